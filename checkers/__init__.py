@@ -1,0 +1,1 @@
+"""History and op types, verdicts, models and the checkers that judge a history."""

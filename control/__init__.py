@@ -1,0 +1,1 @@
+"""The control process: CLI, test specs, lifecycle, interpreter, environments, nemesis and reports."""

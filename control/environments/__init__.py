@@ -1,0 +1,1 @@
+"""Places to run nodes in: containers, network namespaces."""

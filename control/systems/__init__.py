@@ -1,0 +1,1 @@
+"""Systems under test: how to install, start, stop and observe them."""

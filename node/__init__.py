@@ -1,0 +1,1 @@
+"""The Raft key-value store: pure core, durable log, HTTP API and the deliberately faulty variants."""

@@ -1,0 +1,1 @@
+"""Generators, clients and the workloads: what clients do and what they expect."""
