@@ -1,0 +1,56 @@
+"""The checker: what it is given and what it must answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from labrys.checkers.fault import FaultEvent
+from labrys.checkers.history import History
+from labrys.checkers.verdict import CheckResult, Verdict
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Budgets of a check. Reaching one ends in `unknown` and names it; it never ends in `valid`."""
+
+    seconds: float = 300.0
+    memory_mib: int = 4096
+    clock: Callable[[], float] | None = None
+    """Monotonic seconds, passed in so that checkers read no clock of their own; None: no deadline."""
+    memory_used_mib: Callable[[], float] | None = None
+    """Resident memory of this process; None: no memory bound."""
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What a run left behind besides its history. Everything is optional for a bare history file."""
+
+    faults: Sequence[FaultEvent] = ()
+    """The ledger, in order."""
+    planned_faults: tuple[str, ...] = ()
+    """The fault kinds that the spec asked for: each must be seen to bite."""
+    logs: Mapping[str, Sequence[str]] = {}
+    """The lines of each node's log."""
+    limits: Limits = Limits()
+
+
+class Checker(Protocol):
+    """Judges a history. Pure: no I/O, no clock, no randomness."""
+
+    @property
+    def name(self) -> str:
+        """The name under `checkers` in results.json."""
+
+    def check(self, history: History, evidence: Evidence) -> CheckResult:
+        """Judge `history`. May raise: the caller turns an exception into `error`."""
+
+
+def run_checker(checker: Checker, history: History, evidence: Evidence) -> CheckResult:
+    """Run one checker; its own crash becomes its own `error` and leaves the others alone."""
+    try:
+        return checker.check(history, evidence)
+    except Exception as crash:  # a checker's bug must not hide what its siblings found
+        return CheckResult(
+            verdict=Verdict.ERROR,
+            summary=f"the {checker.name} checker failed: {type(crash).__name__}: {crash}",
+            hint="this is a bug in labrys: please report it with the history file",
+        )

@@ -1,0 +1,96 @@
+"""The environment: places where nodes run, and what can be done to them.
+
+Every environment offers the same few primitives, and the database, the nemesis and the log
+collection are written once against them: a shell script can be run in a node, files can be put
+there and fetched. A node is a machine that stays up; the processes inside are what dies.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from labrys.control.errors import ClusterError
+
+T = TypeVar("T")
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What a script left: exit code and decoded output."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Environment(Protocol):
+    """Nodes, and the means to act on them."""
+
+    @property
+    def name(self) -> str:
+        """docker, netns, ..."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The node names, n1, n2, ..."""
+
+    def provision(self) -> None:
+        """Make the nodes. On return each can run scripts and reach the others."""
+
+    def address(self, node: str) -> str:
+        """The IP address at which peers and clients reach `node`."""
+
+    def home(self, node: str) -> str:
+        """A directory in `node` for code, data and pid files; made by `provision`."""
+
+    def log_dir(self, node: str) -> str:
+        """A directory in `node` for logs; made by `provision`, fetched by `collect_logs`."""
+
+    def python(self, node: str) -> str:
+        """The Python interpreter in `node` that has the node's dependencies."""
+
+    def run(self, node: str, script: str, *, timeout_s: float = 10.0) -> Output:
+        """Run `script` with /bin/sh as root in `node` and return what it left.
+
+        The exit code is the caller's to judge. Raises ClusterError when the script could not be
+        run at all or did not end within `timeout_s`.
+        """
+
+    def upload(self, node: str, files: Mapping[str, bytes]) -> None:
+        """Put files, by path below `home(node)`, into `node`."""
+
+    def collect_logs(self, node: str, into: Path) -> None:
+        """Copy the files of `log_dir(node)` into the local folder `into`; none is fine."""
+
+    def destroy(self) -> None:
+        """Remove everything that `provision` made. Idempotent; safe after a failed `provision`."""
+
+
+def check(node: str, what: str, output: Output) -> str:
+    """Return the output of a script that must have succeeded; else raise ClusterError."""
+    if output.code != 0:
+        said = (output.err.strip() or output.out.strip() or "no output")[-2000:]
+        raise ClusterError(f"{node}: {what} failed (exit {output.code}): {said}")
+    return output.out
+
+
+def on_nodes(nodes: Iterable[str], action: Callable[[str], T]) -> dict[str, T]:
+    """Do `action` on all nodes in parallel and return the results by node.
+
+    All of them are tried. If some fail, raises the first failure with the others as notes.
+    """
+    names = tuple(nodes)
+    if not names:
+        return {}
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        futures = {node: pool.submit(action, node) for node in names}
+    failures = [(node, future.exception()) for node, future in futures.items()]
+    errors = [(node, error) for node, error in failures if error is not None]
+    if errors:
+        first = errors[0][1]
+        for node, error in errors[1:]:
+            first.add_note(f"also on {node}: {error}")
+        raise first
+    return {node: future.result() for node, future in futures.items()}
