@@ -1,0 +1,280 @@
+"""The history: every event of a run in order, paired into operations, and its JSONL form.
+
+Order is the order of events, never the clock: an operation's interval is [index of its invoke,
+index of its completion]. Recording may widen that interval but never narrow it, so an order
+between two operations in the history is one that the clients could have observed.
+
+A history is checked once, here, for what every checker relies on: a process does one thing at a
+time, every completion has its invoke, a process whose op ended in info is never used again, and
+time does not run backwards. Checkers then trust it.
+"""
+
+import bisect
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+
+from labrys.checkers.op import NEMESIS, Op, OpType
+
+PHASE: Final = "phase"
+"""The `f` of the nemesis ops that mark where a phase of the run begins; the value names it."""
+SETUP: Final = "setup"
+"""Everything before the first mark."""
+MAIN: Final = "main"
+HEAL: Final = "heal"
+FINAL: Final = "final"
+
+
+class HistoryError(ValueError):
+    """A history that cannot be judged: says where it is broken and why.
+
+    `position` is the place of the offending event among the events given, counted from 0.
+    """
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """An invocation and what became of it. Without a completion its outcome is unknown: info."""
+
+    invoke: Op
+    completion: Op | None
+
+    @property
+    def call(self) -> int:
+        """Index of the invocation."""
+        return self.invoke.index
+
+    @property
+    def ret(self) -> int | None:
+        """Index of the completion, or None while the outcome is open: it may still take effect."""
+        if self.completion is None or self.completion.type is OpType.INFO:
+            return None
+        return self.completion.index
+
+    @property
+    def process(self) -> int | str:
+        """Who did it."""
+        return self.invoke.process
+
+    @property
+    def f(self) -> str:
+        """What was done: read, write, cas."""
+        return self.invoke.f
+
+    @property
+    def key(self) -> str | None:
+        """The object it was done to."""
+        return self.invoke.key
+
+    @property
+    def value(self) -> Any:
+        """The value of the completion if it is ok, else the one invoked with."""
+        if self.completion is not None and self.completion.type is OpType.OK:
+            return self.completion.value
+        return self.invoke.value
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it certainly happened."""
+        return self.completion is not None and self.completion.type is OpType.OK
+
+    @property
+    def is_fail(self) -> bool:
+        """Whether it certainly did not happen."""
+        return self.completion is not None and self.completion.type is OpType.FAIL
+
+    @property
+    def is_info(self) -> bool:
+        """Whether nobody knows."""
+        return self.completion is None or self.completion.type is OpType.INFO
+
+
+class History:
+    """A sequence of events that a run can have produced. Raises `HistoryError` for any other.
+
+    Events without an index get their position. Indices must rise; they name ops in findings.
+    """
+
+    ops: tuple[Op, ...]
+    operations: tuple[Operation, ...]
+    """The clients' operations, in order of invocation."""
+    torn: bool
+    """Whether the file ended in half a line, which was left out."""
+
+    def __init__(self, ops: Iterable[Op], *, torn: bool = False) -> None:
+        self.ops = tuple(_numbered(ops))
+        self.operations = tuple(_paired(self.ops))
+        self.torn = torn
+        self._marks = tuple(
+            (op.index, str(op.value)) for op in self.ops if op.f == PHASE and op.process == NEMESIS
+        )
+
+    @property
+    def client_ops(self) -> tuple[Op, ...]:
+        """The clients' events, without those of the nemesis."""
+        return tuple(op for op in self.ops if op.is_client)
+
+    def by_key(self) -> dict[str | None, "History"]:
+        """Split into one history of client ops per key, in order of first use.
+
+        Ops keep their indices and phases. Linearizability is local: a history is linearizable iff
+        each of these is.
+        """
+        keys: dict[str | None, list[Operation]] = {}
+        for operation in self.operations:
+            keys.setdefault(operation.key, []).append(operation)
+        return {key: self._slice(operations) for key, operations in keys.items()}
+
+    def phase_of(self, index: int) -> str:
+        """Return the phase that the event `index` falls into: setup, main, heal or final.
+
+        A history without any mark, such as a bare file, is all `main`.
+        """
+        if not self._marks:
+            return MAIN
+        place = bisect.bisect_right(self._marks, index, key=lambda mark: mark[0])
+        return self._marks[place - 1][1] if place else SETUP
+
+    def _slice(self, operations: Sequence[Operation]) -> Self:
+        part = object.__new__(type(self))
+        events = [op for pair in operations for op in (pair.invoke, pair.completion) if op]
+        part.ops = tuple(sorted(events, key=lambda op: op.index))
+        part.operations = tuple(operations)
+        part.torn = self.torn
+        part._marks = self._marks
+        return part
+
+
+def read_history(path: str | Path) -> History:
+    """Read a JSONL history file. A torn last line is left out, for the writer may have been killed.
+
+    Raises `HistoryError` naming path, line and fault; `OSError` when the file cannot be read.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    ops: list[Op] = []
+    numbers: list[int] = []
+    torn = False
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            ops.append(decode_op(line))
+        except HistoryError as error:
+            # Every whole line ends in a newline: only what follows the last one can be torn.
+            if number == len(lines):
+                torn = True
+                break
+            raise HistoryError(f"{path}:{number}: {error}", len(ops)) from None
+        numbers.append(number)
+    return located(path, ops, numbers, torn=torn)
+
+
+def located(
+    path: str | Path, ops: Sequence[Op], lines: Sequence[int], *, torn: bool = False
+) -> History:
+    """Make the history of `ops`, which stood on `lines` of `path`; errors name path and line."""
+    try:
+        return History(ops, torn=torn)
+    except HistoryError as error:
+        raise HistoryError(f"{path}:{lines[error.position]}: {error}", error.position) from None
+
+
+_decoder = msgspec.json.Decoder(Op)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_op(line: bytes | str) -> Op:
+    """Read one line of a history file. Raises `HistoryError` saying what is wrong with it."""
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HistoryError(f"not a history event: {error}") from None
+
+
+def encode_op(op: Op) -> bytes:
+    """Return `op` as one line of a history file, without the newline.
+
+    The value always stands there, even when it is null; key, error and node only when set.
+    """
+    fields: dict[str, Any] = {
+        "index": op.index,
+        "time": op.time,
+        "type": op.type,
+        "process": op.process,
+        "f": op.f,
+    }
+    if op.key is not None:
+        fields["key"] = op.key
+    fields["value"] = op.value
+    if op.error is not None:
+        fields["error"] = op.error
+    if op.node is not None:
+        fields["node"] = op.node
+    return _encoder.encode(fields)
+
+
+def _numbered(ops: Iterable[Op]) -> Iterable[Op]:
+    """Give each op its index, and see that neither index nor time runs backwards."""
+    last_index, last_time = -1, -1
+    for position, op in enumerate(ops):
+        if op.index < 0:
+            op = msgspec.structs.replace(op, index=position)
+        if op.index <= last_index:
+            raise HistoryError(f"index {op.index} follows index {last_index}", position)
+        if 0 <= op.time < last_time:
+            raise HistoryError(
+                f"op {op.index}: time runs backwards, from {last_time} to {op.time} ns", position
+            )
+        last_index, last_time = op.index, max(op.time, last_time)
+        yield op
+
+
+def _paired(ops: Sequence[Op]) -> list[Operation]:
+    """Match the clients' completions with their invocations, in order of invocation."""
+    invocations: list[Op] = []
+    completions: dict[int, Op] = {}
+    running: dict[int | str, Op] = {}
+    crashed: dict[int | str, Op] = {}
+    for position, op in enumerate(ops):
+        if not op.is_client:
+            continue
+        where = f"op {op.index}: process {op.process}"
+        if op.type is OpType.INVOKE:
+            if op.process in running:
+                other = running[op.process]
+                raise HistoryError(
+                    f"{where} invokes {op.f} while its {other.f} (op {other.index}) is still open",
+                    position,
+                )
+            if op.process in crashed:
+                other = crashed[op.process]
+                raise HistoryError(
+                    f"{where} invokes {op.f} after its op {other.index} ended in info: "
+                    "a process is not used again then",
+                    position,
+                )
+            running[op.process] = op
+            invocations.append(op)
+            continue
+        invoke = running.pop(op.process, None)
+        if invoke is None:
+            raise HistoryError(f"{where} completes {op.f} without having invoked it", position)
+        if op.f != invoke.f or op.key not in (invoke.key, None):
+            raise HistoryError(
+                f"{where} completes {_named(op)} but had invoked {_named(invoke)} "
+                f"(op {invoke.index})",
+                position,
+            )
+        completions[invoke.index] = op
+        if op.type is OpType.INFO:
+            crashed[op.process] = op
+    return [Operation(invoke, completions.get(invoke.index)) for invoke in invocations]
+
+
+def _named(op: Op) -> str:
+    return op.f if op.key is None else f"{op.f} of {op.key}"
