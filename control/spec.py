@@ -1,0 +1,241 @@
+"""The test spec: everything that makes one test, resolved and checked before anything is touched.
+
+A spec comes from a YAML file, from flags, or from both: flags override the file. What is left
+out has a default, and `resolve` draws a seed if none is given, so a resolved spec written to
+`test.yaml` is the whole test: running that file again runs the same test.
+"""
+
+import difflib
+import random
+import re
+import secrets
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from labrys.control.errors import UsageError
+from labrys.control.nemesis.nemesis import PACKAGES, parse_faults
+from labrys.control.systems.registry import SYSTEMS
+from labrys.workloads.workload import WORKLOADS, parse_options
+
+ENVIRONMENTS = ("auto", "docker", "netns")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,79}")
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One test. Times are in seconds."""
+
+    name: str | None = None
+    """Names the folder of the runs; by default made of workload, bug and faults."""
+    env: str = "auto"
+    nodes: int = 5
+    system: str = "raftkv"
+    bug: str | None = None
+    """A deliberate fault of the system, to see that it is found."""
+    workload: str = "register"
+    workload_options: dict[str, Any] = {}
+    faults: list[str] | dict[str, dict[str, Any]] = []
+    """Fault kinds, or a mapping from kind to its options."""
+    fault_interval: float = 5.0
+    """How long a fault holds, and how long the quiet after it, on average."""
+    time_limit: float = 60.0
+    """Length of the main phase; set-up and the final phase come on top."""
+    rate: float = 200.0
+    """Operations asked for per second, over all workers together."""
+    concurrency: int = 10
+    """Worker threads, spread over the nodes."""
+    op_timeout: float = 2.0
+    """Deadline of one operation."""
+    seed: int | None = None
+    check_timeout: float = 300.0
+    check_memory: int = 4096
+    """MiB that a check may use."""
+
+    @property
+    def fault_kinds(self) -> tuple[str, ...]:
+        """The fault kinds that this test plays."""
+        return tuple(self.faults)
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """n1, n2, ..."""
+        return tuple(f"n{i}" for i in range(1, self.nodes + 1))
+
+
+def stream(seed: int, component: str) -> random.Random:
+    """Return the random stream of one component, derived from the root seed by name.
+
+    A component added tomorrow gets its own stream and changes nobody else's.
+    """
+    return random.Random(f"{seed}/{component}")
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Return the fields that a spec file sets. Raises UsageError naming file and line."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the spec: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a text file: {error}") from error
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise UsageError(f"{where}: not YAML: {problem}") from error
+    if not isinstance(fields, dict):
+        raise UsageError(
+            f"{path}: a spec is a mapping such as 'workload: register', not {fields!r}"
+        )
+    for key in fields:
+        if key not in Spec.__struct_fields__:
+            raise UsageError(
+                f"{path}:{_line_of(text, key)}: unknown key {key!r}"
+                + suggestion(str(key), Spec.__struct_fields__)
+            )
+    for key, value in fields.items():
+        try:
+            msgspec.convert({key: value}, Spec)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{path}:{_line_of(text, key)}: {key}: {error}") from error
+    return fields
+
+
+def resolve(fields: Mapping[str, Any]) -> Spec:
+    """Return the checked spec with its defaults and a seed. Raises UsageError for what is wrong."""
+    try:
+        spec = msgspec.convert(dict(fields), Spec)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"bad spec: {error}") from error
+    _known("environment", spec.env, ENVIRONMENTS, "--env")
+    _known("system", spec.system, SYSTEMS, "--system")
+    _known("workload", spec.workload, WORKLOADS, "--workload")
+    for kind in spec.fault_kinds:
+        _known("fault", kind, PACKAGES, "--faults")
+    system = SYSTEMS[spec.system]
+    if spec.bug is not None:
+        _known("bug", spec.bug, system.bugs(), "--bug")
+    _positive(spec)
+    if spec.nodes % 2 == 0:
+        raise UsageError(
+            f"--nodes {spec.nodes}: a {spec.system} cluster needs an odd number of nodes: "
+            f"{spec.nodes} survive no more failures than {spec.nodes - 1}; "
+            f"use {spec.nodes - 1} or {spec.nodes + 1}"
+        )
+    if "partition" in spec.fault_kinds and spec.nodes < 3:
+        raise UsageError(
+            f"--nodes {spec.nodes}: a partition needs at least 3 nodes; "
+            "use --nodes 3 or leave out --faults partition"
+        )
+    # Options are checked here and now, before anything is spent on a run that cannot work.
+    parse_faults(spec.faults)
+    parse_options(spec.workload, spec.workload_options, concurrency=spec.concurrency)
+    name = spec.name or default_name(spec)
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"name {name!r}: use up to 80 letters, digits and . _ , + -, "
+            "since it names the folder of the runs"
+        )
+    seed = spec.seed if spec.seed is not None else secrets.randbelow(10**6)
+    return msgspec.structs.replace(spec, name=name, seed=seed)
+
+
+def default_name(spec: Spec) -> str:
+    """Name a test by what it does: workload, bug, faults."""
+    parts = [spec.workload, *([spec.bug] if spec.bug else []), *spec.fault_kinds]
+    return "-".join(parts)
+
+
+def to_yaml(spec: Spec) -> str:
+    """Return the spec as the text of `test.yaml`."""
+    return yaml.safe_dump(msgspec.to_builtins(spec), sort_keys=False)
+
+
+def rerun_command(spec: Spec) -> str:
+    """Return the shell command that runs this very test again."""
+    default = Spec()
+    words = ["labrys", "test"]
+    for field, flag in _FLAGS.items():
+        value = getattr(spec, field)
+        if value == getattr(default, field) or (field == "name" and value == default_name(spec)):
+            continue
+        if field == "faults":
+            if isinstance(value, dict):
+                value = yaml.safe_dump(value, default_flow_style=True, width=1_000).strip()
+            else:
+                value = ",".join(value)
+        elif field == "workload_options":
+            words += [
+                word
+                for key, option in value.items()
+                for word in (flag, f"{key}={yaml.safe_dump(option).splitlines()[0]}")
+            ]
+            continue
+        elif isinstance(value, float):
+            value = f"{value:g}"
+        words += [flag, str(value)]
+    return shlex.join(words)
+
+
+_FLAGS = {
+    "name": "--name",
+    "env": "--env",
+    "nodes": "--nodes",
+    "system": "--system",
+    "bug": "--bug",
+    "workload": "--workload",
+    "workload_options": "--option",
+    "faults": "--faults",
+    "fault_interval": "--fault-interval",
+    "time_limit": "--time-limit",
+    "rate": "--rate",
+    "concurrency": "--concurrency",
+    "op_timeout": "--op-timeout",
+    "seed": "--seed",
+    "check_timeout": "--check-timeout",
+    "check_memory": "--check-memory",
+}
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` or the list of what is known, to end an error message."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def _known(noun: str, word: str, known: Iterable[str], flag: str) -> None:
+    names = tuple(known)
+    if word not in names:
+        raise UsageError(f"{flag} {word}: unknown {noun}{suggestion(word, names)}")
+
+
+def _positive(spec: Spec) -> None:
+    minimum: dict[str, float] = {"nodes": 1, "concurrency": 1, "check_memory": 64}
+    for field in (
+        "nodes", "concurrency", "fault_interval", "time_limit", "rate", "op_timeout",
+        "check_timeout", "check_memory",
+    ):  # fmt: skip
+        value = getattr(spec, field)
+        least = minimum.get(field, 0)
+        # `not >`, so that NaN is refused too.
+        if not (value >= least if field in minimum else value > least) or value == float("inf"):
+            raise UsageError(
+                f"{_FLAGS[field]} {value:g}: must be {'at least' if least else 'more than'} {least:g}"
+            )
+    if spec.seed is not None and spec.seed < 0:
+        raise UsageError(f"--seed {spec.seed}: must not be negative")
+
+
+def _line_of(text: str, key: object) -> int:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith(f"{key}:") or line.lstrip().startswith(f'"{key}"'):
+            return number
+    return 1

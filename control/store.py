@@ -1,0 +1,236 @@
+"""The run store: run directories, how they are written and how they are found again."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from labrys.checkers.history import encode_op
+from labrys.checkers.op import Op
+from labrys.control.errors import MachineError, UsageError
+from labrys.control.spec import Spec, read_spec, resolve, to_yaml
+
+HISTORY = "history.jsonl"
+LEDGER = "faults.jsonl"
+RESULTS = "results.json"
+SPEC = "test.yaml"
+LOG = "run.log"
+REPORT = "report.html"
+
+
+class Recorder:
+    """Appends ops to a history file, each flushed to the kernel before anything else happens.
+
+    A write that fails (a full disk) stops nothing by itself: the file is cut back to its last
+    whole line, later ops are kept in memory, `failure` says what happened, and `close` tries
+    once more to write them. So a history on disk never has a hole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create the file at `path`. Raises MachineError when that is impossible."""
+        self._path = path
+        self._unwritten: list[bytes] = []
+        self._size = 0
+        self._count = 0
+        self.failure: OSError | None = None
+        """The first write that failed, if any."""
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except OSError as error:
+            raise MachineError(f"{path}: cannot create the history: {error.strerror}") from error
+
+    def append(self, op: Op) -> Op:
+        """Give `op` the next index, write it, and return it."""
+        indexed = msgspec.structs.replace(op, index=self._count)
+        self._count += 1
+        self._unwritten.append(encode_op(indexed) + b"\n")
+        if self.failure is None:
+            self._flush()
+        return indexed
+
+    def close(self) -> bool:
+        """Write what is still unwritten and return whether the whole history is on disk."""
+        if self._unwritten:
+            self._flush()
+        with contextlib.suppress(OSError):
+            os.fsync(self._fd)
+        os.close(self._fd)
+        return not self._unwritten
+
+    def _flush(self) -> None:
+        pending = b"".join(self._unwritten)
+        written = 0
+        try:
+            while written < len(pending):
+                written += os.write(self._fd, pending[written:])
+        except OSError as error:
+            self.failure = self.failure or error
+            os.ftruncate(self._fd, self._size)
+            os.lseek(self._fd, self._size, os.SEEK_SET)
+            return
+        self._size += len(pending)
+        self._unwritten.clear()
+
+
+class RunDirectory:
+    """One run on disk: `runs/<test name>/<UTC stamp>-<seed>/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def history(self) -> Path:
+        """The recorded ops."""
+        return self.path / HISTORY
+
+    @property
+    def ledger(self) -> Path:
+        """Every fault, planned, applied, seen and undone."""
+        return self.path / LEDGER
+
+    @property
+    def results(self) -> Path:
+        """The verdict; absent while a run goes on or when it died."""
+        return self.path / RESULTS
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / REPORT
+
+    @property
+    def log(self) -> Path:
+        """What labrys itself said."""
+        return self.path / LOG
+
+    def node(self, node: str) -> Path:
+        """The folder of one node's logs."""
+        return self.path / "nodes" / node
+
+    def spec(self) -> Spec:
+        """Return the resolved spec of this run. Raises UsageError if it is absent or damaged."""
+        return resolve(read_spec(self.path / SPEC))
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write results.json whole or not at all. Raises MachineError."""
+        write_atomically(self.results, msgspec.json.format(msgspec.json.encode(results), indent=1))
+
+    def read_results(self) -> dict[str, Any] | None:
+        """Return the results, or None while there are none (a run that goes on, or died)."""
+        try:
+            found = msgspec.json.decode(self.results.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise UsageError(f"{self.results}: cannot be read: {error}") from error
+        if not isinstance(found, dict) or not isinstance(found.get("verdict"), str):
+            raise UsageError(f"{self.results}: not the results of a run: no verdict in it")
+        return found
+
+    def node_logs(self) -> dict[str, list[str]]:
+        """Return the log lines of every node."""
+        logs: dict[str, list[str]] = {}
+        for folder in sorted((self.path / "nodes").glob("*")):
+            lines: list[str] = []
+            for file in sorted(folder.glob("*")):
+                if file.is_file():
+                    lines += file.read_text(errors="replace").splitlines()
+            logs[folder.name] = lines
+        return logs
+
+
+def create_run(runs_dir: Path, spec: Spec) -> RunDirectory:
+    """Make the directory of a new run, write its spec and point `latest` to it."""
+    assert spec.name is not None, "only a resolved spec can be run"
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder = runs_dir / spec.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _fresh(folder, f"{stamp}-{spec.seed}")
+        (path / SPEC).write_text(to_yaml(spec))
+        (path / "nodes").mkdir()
+        _point(runs_dir / "latest", path)
+        _point(folder / "latest", path)
+    except OSError as error:
+        raise MachineError(
+            f"{runs_dir}: cannot write a run here: {error.strerror}; "
+            "choose another place with --runs-dir"
+        ) from error
+    return RunDirectory(path.resolve())
+
+
+def _fresh(folder: Path, name: str) -> Path:
+    """Make a folder of that name; two runs of one second and seed get -2, -3, ..."""
+    for attempt in range(1, 100):
+        path = folder / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise OSError(errno.EEXIST, "too many runs in one second", str(folder / name))
+
+
+def _point(link: Path, target: Path) -> None:
+    fresh = link.with_name(f".{link.name}-{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(target, link.parent))
+    fresh.replace(link)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a temporary file, fsync, rename. Raises MachineError."""
+    try:
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def all_runs(runs_dir: Path) -> list[RunDirectory]:
+    """Return all runs below `runs_dir`, oldest first."""
+    if not runs_dir.is_dir():
+        raise UsageError(f"{runs_dir}: no such runs directory; name it with --runs-dir")
+    return sorted(_runs(runs_dir), key=lambda run: (run.path.name, run.path))
+
+
+def _runs(runs_dir: Path) -> Iterator[RunDirectory]:
+    for spec in runs_dir.glob(f"*/*/{SPEC}"):
+        if not spec.parent.is_symlink():
+            yield RunDirectory(spec.parent)
+
+
+def find_run(reference: str, runs_dir: Path) -> RunDirectory:
+    """Return the run that `reference` names: a path, a number (-1 is the newest) or `latest`."""
+    path = Path(reference)
+    if (path / SPEC).is_file() or (path / HISTORY).is_file():
+        return RunDirectory(path.resolve())
+    try:
+        number = -1 if reference == "latest" else int(reference)
+    except ValueError:
+        raise UsageError(
+            f"{reference}: no run there: name a run directory, a number (-1 is the newest) "
+            "or 'latest'"
+        ) from None
+    runs = all_runs(runs_dir)
+    if not runs:
+        raise UsageError(f"{runs_dir}: no runs in it yet; 'labrys test' makes one")
+    try:
+        return runs[number]
+    except IndexError:
+        raise UsageError(f"{reference}: there are only {len(runs)} runs in {runs_dir}") from None

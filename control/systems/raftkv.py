@@ -1,0 +1,158 @@
+"""Our own Raft key-value store as the system under test.
+
+The node package is uploaded into every node at deploy time, so a changed line of code is under
+test in the next run and needs no new image.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from labrys import node as node_package
+from labrys.control import process
+from labrys.control.environments.base import Environment, on_nodes
+from labrys.control.errors import ClusterError
+from labrys.node.bugs import BUGS
+
+PEER_PORT: Final = 7000
+HTTP_PORT: Final = 8000
+_NAME: Final = "labrys-node"
+_STATUS_TIMEOUT_S: Final = 0.5
+_POLL_S: Final = 0.05
+HEALTH_KEY: Final = "labrys-health"
+"""The key that health checks write; no workload uses it."""
+
+
+class RaftKv:
+    """A cluster of `labrys-node` processes, one in each node of the environment."""
+
+    def __init__(self, env: Environment, *, seed: int, bug: str | None = None) -> None:
+        self._env = env
+        self._seed = seed
+        self._bug = bug
+
+    @classmethod
+    def bugs(cls) -> Mapping[str, str]:
+        """The deliberate faults of this system, by name, each with what it does."""
+        return {name: bug.description for name, bug in BUGS.items()}
+
+    def install(self) -> None:
+        """Put the node's code into every node."""
+        files = _package_files()
+        on_nodes(self._env.nodes, lambda node: self._env.upload(node, files))
+
+    def start(self, node: str) -> None:
+        """Start the database process in `node`; one that runs already is left alone."""
+        env = self._env
+        home = env.home(node)
+        peers = ",".join(f"{n}={env.address(n)}:{PEER_PORT}" for n in env.nodes)
+        argv = [
+            *("env", f"PYTHONPATH={home}", env.python(node), "-m", "labrys.node.cli"),
+            *("--id", node, "--peers", peers),
+            *("--listen", f"{env.address(node)}:{PEER_PORT}"),
+            *("--http", f"{env.address(node)}:{HTTP_PORT}"),
+            *("--data", f"{home}/data", "--seed", str(self._seed)),
+            *(("--bug", self._bug) if self._bug else ()),
+        ]
+        process.start(env, node, _NAME, argv, f"{env.log_dir(node)}/log")
+
+    def start_all(self) -> None:
+        """Start every node."""
+        on_nodes(self._env.nodes, self.start)
+
+    def kill(self, node: str) -> None:
+        """Kill the database process in `node` with SIGKILL and wait until it is gone."""
+        process.signal(self._env, node, _NAME, "KILL")
+        process.wait_gone(self._env, node, _NAME)
+
+    def pause(self, node: str) -> None:
+        """Stop the database process in `node` in its tracks (SIGSTOP)."""
+        process.signal(self._env, node, _NAME, "STOP")
+
+    def resume(self, node: str) -> None:
+        """Let a paused database process go on (SIGCONT); no process is fine."""
+        process.signal(self._env, node, _NAME, "CONT")
+
+    def state(self, node: str) -> process.State:
+        """Whether the database process in `node` runs, is stopped or is dead."""
+        return process.state(self._env, node, _NAME)
+
+    def stop_all(self) -> None:
+        """Kill every database process, so that logs no longer change."""
+        on_nodes(self._env.nodes, self.kill)
+
+    def url(self, node: str) -> str:
+        """The address of the node's HTTP API."""
+        return f"http://{self._env.address(node)}:{HTTP_PORT}"
+
+    def status(self, node: str) -> dict[str, Any] | None:
+        """Return what the node says of itself, or None when it does not answer in time."""
+        try:
+            with _session() as session:
+                answer = session.get(f"{self.url(node)}/v1/status", timeout=_STATUS_TIMEOUT_S)
+                found = answer.json()
+        except (requests.RequestException, ValueError):
+            return None
+        return found if answer.ok and isinstance(found, dict) else None
+
+    def statuses(self) -> dict[str, dict[str, Any] | None]:
+        """Return the status of every node, asked in parallel."""
+        return on_nodes(self._env.nodes, self.status)
+
+    def leaders(self) -> tuple[str, ...]:
+        """Return the nodes that call themselves leader, the one of the highest term first."""
+        claims = [
+            (int(status["term"]), node)
+            for node, status in self.statuses().items()
+            if status is not None and status.get("role") == "leader"
+        ]
+        return tuple(node for _, node in sorted(claims, key=lambda claim: -claim[0]))
+
+    def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> None:
+        """Wait until a write through every node succeeds.
+
+        Raises ClusterError naming the nodes that did not answer when `timeout_s` is over or
+        `give_up` says so.
+        """
+        deadline = time.monotonic() + timeout_s
+        waiting = dict.fromkeys(self._env.nodes, "not asked yet")
+        while waiting:
+            answers = on_nodes(waiting, self._write_error)
+            waiting = {node: error for node, error in answers.items() if error is not None}
+            if waiting and (time.monotonic() >= deadline or give_up()):
+                told = "; ".join(f"{node}: {error}" for node, error in waiting.items())
+                raise ClusterError(
+                    f"the cluster is not healthy after {timeout_s:g} s: no write through {told}"
+                )
+            if waiting:
+                time.sleep(_POLL_S)
+
+    def _write_error(self, node: str) -> str | None:
+        """Write through `node`; return None if that worked, else what went wrong."""
+        try:
+            with _session() as session:
+                url = f"{self.url(node)}/v1/kv/{HEALTH_KEY}"
+                answer = session.put(url, json={"value": node}, timeout=1.0)
+        except requests.RequestException as error:
+            return f"{type(error).__name__} ({self.state(node)})"
+        return None if answer.ok else f"HTTP {answer.status_code} {answer.text[:200]}"
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # a proxy of the host has no business between us and the nodes
+    return session
+
+
+def _package_files() -> dict[str, bytes]:
+    """The source files of the node package, by path below a node's home."""
+    files: dict[str, bytes] = {}
+    for folder in node_package.__path__:
+        files |= {
+            f"labrys/node/{path.name}": path.read_bytes()
+            for path in sorted(Path(folder).glob("*.py"))
+        }
+    return files
