@@ -1,0 +1,38 @@
+"""The system under test, as the nemesis sees it.
+
+A system is a database that runs as one process in each node. Everything here may be called at any
+time, in any order and twice: killing the dead, resuming the running and starting what already
+runs are no errors, because an undo goes to all nodes and does not know which ones need it.
+"""
+
+from typing import Protocol
+
+from labrys.control.process import State
+
+
+class System(Protocol):
+    """A cluster whose processes can be hurt. Methods raise ClusterError when a node refuses."""
+
+    def start(self, node: str) -> None:
+        """Start the process; one that is there already, running or paused, is left alone.
+
+        Does not wait until the database serves.
+        """
+
+    def kill(self, node: str) -> None:
+        """Kill the process with SIGKILL and wait until it is gone."""
+
+    def pause(self, node: str) -> None:
+        """Stop the process in its tracks with SIGSTOP."""
+
+    def resume(self, node: str) -> None:
+        """Let a paused process go on with SIGCONT."""
+
+    def state(self, node: str) -> State:
+        """Return whether the process runs, is stopped or is dead."""
+
+    def leaders(self) -> tuple[str, ...]:
+        """Return the nodes that call themselves leader, the newest first; nobody may.
+
+        Must answer soon even if every node hangs.
+        """
