@@ -219,17 +219,13 @@ def _known(noun: str, word: str, known: Iterable[str], flag: str) -> None:
 
 def _positive(spec: Spec) -> None:
     minimum: dict[str, float] = {"nodes": 1, "concurrency": 1, "check_memory": 64}
-    for field in (
-        "nodes", "concurrency", "fault_interval", "time_limit", "rate", "op_timeout",
-        "check_timeout", "check_memory",
-    ):  # fmt: skip
+    for field in (*minimum, "fault_interval", "time_limit", "rate", "op_timeout", "check_timeout"):
         value = getattr(spec, field)
         least = minimum.get(field, 0)
-        # `not >`, so that NaN is refused too.
-        if not (value >= least if field in minimum else value > least) or value == float("inf"):
-            raise UsageError(
-                f"{_FLAGS[field]} {value:g}: must be {'at least' if least else 'more than'} {least:g}"
-            )
+        # Asked this way round, NaN is refused too.
+        if not (value >= least if field in minimum else 0 < value < float("inf")):
+            bound = f"at least {least:g}" if field in minimum else "a number above 0"
+            raise UsageError(f"{_FLAGS[field]} {value:g}: must be {bound}")
     if spec.seed is not None and spec.seed < 0:
         raise UsageError(f"--seed {spec.seed}: must not be negative")
 

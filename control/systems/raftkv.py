@@ -65,8 +65,7 @@ class RaftKv:
 
     def kill(self, node: str) -> None:
         """Kill the database process in `node` with SIGKILL and wait until it is gone."""
-        process.signal(self._env, node, _NAME, "KILL")
-        process.wait_gone(self._env, node, _NAME)
+        process.kill(self._env, node, _NAME)
 
     def pause(self, node: str) -> None:
         """Stop the database process in `node` in its tracks (SIGSTOP)."""

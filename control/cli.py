@@ -1,0 +1,285 @@
+"""The command line: `labrys test`, `check`, `runs`, `show`, `history`, `doctor` and `heal`.
+
+Each command parses its words, calls one function and prints. Everything that a command needs is
+imported when it runs, so that `labrys --help` answers at once.
+"""
+
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from labrys.control.errors import LabrysError, UsageError
+
+RUNS_DIR = click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Where runs are kept.",
+)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print facts as JSON, one object a line."
+)
+RUN_HELP = "RUN is a path, a number (-1 is the newest) or 'latest'."
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code; never with a traceback."""
+    try:
+        code = cli.main(args=argv, prog_name="labrys", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except LabrysError as error:
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        click.echo(f"labrys: error: {error}{notes}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader of a pipe went away, as `head` does; nobody is left to tell.
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        click.echo(
+            f"labrys: internal error: {type(error).__name__}: {error}\n"
+            f"  this is a bug in labrys; the details are in {_save_traceback()}",
+            err=True,
+        )
+        code = 4
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="labrys", prog_name="labrys")
+def cli() -> None:
+    """Hurt a cluster, record what its clients saw, and judge whether that was linearizable.
+
+    \b
+    Exit codes: 0 valid, 1 invalid, 2 usage, 3 unknown or vacuous,
+                4 the rig or the machine failed, 130 interrupted.
+
+    \b
+    Example:  labrys test --faults partition,kill --time-limit 30
+              labrys show latest
+    """
+
+
+@cli.command()
+@click.argument("spec_file", metavar="[SPEC.yaml]", required=False, type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the test: the folder of its runs.")
+@click.option("--env", help="auto, docker or netns (auto: docker where it works, else netns).")
+@click.option("--nodes", type=int, help="How many nodes (5).")
+@click.option("--system", help="The system under test (raftkv).")
+@click.option("--bug", metavar="NAME", help="Run the system with a deliberate fault.")
+@click.option("--workload", help="What the clients do (register).")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the workload, e.g. --option values=small; may be repeated.",
+)
+@click.option(
+    "--faults", metavar="KIND,...", help="partition, kill, pause; or a YAML mapping with options."
+)
+@click.option("--fault-interval", type=float, metavar="S", help="Mean seconds a fault holds (5).")
+@click.option("--time-limit", type=float, metavar="S", help="Seconds of the main phase (60).")
+@click.option("--rate", type=float, help="Operations asked for per second, in all (200).")
+@click.option("--concurrency", type=int, help="Worker threads (10).")
+@click.option("--op-timeout", type=float, metavar="S", help="Deadline of one operation (2).")
+@click.option("--seed", type=int, help="The root seed; drawn if not given.")
+@click.option("--check-timeout", type=float, metavar="S", help="Budget of the check (300).")
+@click.option("--check-memory", type=int, metavar="MIB", help="Memory of the check (4096).")
+@RUNS_DIR
+@click.option("--leave-cluster", is_flag=True, help="Do not stop and remove the nodes.")
+@JSON
+def test(
+    spec_file: Path | None,
+    options: tuple[str, ...],
+    faults: str | None,
+    runs_dir: Path,
+    leave_cluster: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Run one test and judge it; flags override the spec.
+
+    \b
+    Example:  labrys test --workload register --faults partition,kill --time-limit 30
+              labrys test --bug stale-read --faults partition   # is it found?
+              labrys test runs/latest/test.yaml                 # the same test again
+    """
+    from labrys.control.spec import read_spec, resolve
+
+    fields = read_spec(spec_file) if spec_file else {}
+    fields |= {name: value for name, value in flags.items() if value is not None}
+    if options:
+        fields["workload_options"] = fields.get("workload_options", {}) | _options(options)
+    if faults is not None:
+        fields["faults"] = _faults(faults)
+    spec = resolve(fields)
+    from labrys.control.running import run_and_print
+
+    sys.exit(run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json))
+
+
+@cli.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--model", help="Judge bare history files as this model (see --help of the models).")
+@click.option("--workload", help="Judge bare history files as this workload's.")
+@click.option("--format", "file_format", default="auto", show_default=True, help="Of the files.")
+@click.option("--initial", metavar="JSON", help="The value before the first write (absent).")
+@click.option("--keyed", is_flag=True, help="Values are [key, value].")
+@click.option(
+    "--nil-read",
+    type=click.Choice(["absent", "any"]),
+    default="absent",
+    show_default=True,
+    help="What an ok read of nil says: the object was absent, or nothing at all.",
+)
+@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds a file.")
+@click.option("--memory", type=int, default=4096, show_default=True, help="MiB a file.")
+@RUNS_DIR
+@JSON
+def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> None:
+    """Judge stored runs or bare history files again, offline.
+
+    \b
+    PATH is a run directory, a number (-1 is the newest), 'latest', or a history file.
+    Example:  labrys check latest
+              labrys check history.jsonl --model cas-register
+    """
+    from labrys.control.checking import check_paths
+
+    sys.exit(check_paths(paths, runs_dir, as_json=as_json, **how))
+
+
+@cli.command()
+@click.option("--limit", type=int, default=50, show_default=True, help="Show the newest N.")
+@RUNS_DIR
+@JSON
+def runs(runs_dir: Path, limit: int, as_json: bool) -> None:
+    """List the stored runs, the newest last.
+
+    \b
+    Example:  labrys runs
+    """
+    from labrys.control.inspecting import list_runs
+
+    list_runs(runs_dir, limit=limit, as_json=as_json)
+
+
+@cli.command(epilog=RUN_HELP)
+@click.argument("run", metavar="RUN", default="latest")
+@RUNS_DIR
+@JSON
+def show(run: str, runs_dir: Path, as_json: bool) -> None:
+    """Tell how a run ended and why: the verdict, every checker, the anomaly.
+
+    \b
+    Example:  labrys show latest
+    """
+    from labrys.control.inspecting import show_run
+
+    show_run(run, runs_dir, as_json=as_json)
+
+
+@cli.command(epilog=RUN_HELP)
+@click.argument("run", metavar="RUN", default="latest")
+@click.option("--key", help="Only ops on this key.")
+@click.option("--process", help="Only this process (a number, or nemesis).")
+@click.option("--f", "f", help="Only this function: read, write, cas, kill, ...")
+@click.option("--type", "op_type", type=click.Choice(["invoke", "ok", "fail", "info"]))
+@click.option("--node", help="Only ops of clients of this node.")
+@click.option("--from", "from_s", type=float, metavar="S", help="From this second of the run.")
+@click.option("--to", "to_s", type=float, metavar="S", help="Up to this second of the run.")
+@click.option("--around", type=int, metavar="INDEX", help="Half a second around this op.")
+@RUNS_DIR
+@JSON
+def history(run: str, runs_dir: Path, as_json: bool, **filters: Any) -> None:
+    """Print the ops of a run, filtered.
+
+    \b
+    Example:  labrys history latest --key k7 --from 11.5 --to 12.5
+              labrys history -1 --around 1219
+    """
+    from labrys.control.inspecting import print_history
+
+    print_history(run, runs_dir, as_json=as_json, **filters)
+
+
+@cli.command()
+@click.argument("what", metavar="[ENV]", required=False)
+@click.option("--quiet", is_flag=True, help="Print nothing; the exit code answers.")
+@RUNS_DIR
+@JSON
+def doctor(what: str | None, quiet: bool, runs_dir: Path, as_json: bool) -> None:
+    """Say what this machine can do, and how to mend what it cannot.
+
+    Exits 0 when a test can run here (with ENV: when it can run in that environment), else 4.
+
+    \b
+    Example:  labrys doctor
+              labrys doctor netns --quiet && echo namespaces work
+    """
+    from labrys.control.doctor import examine
+
+    sys.exit(examine(what, runs_dir, quiet=quiet, as_json=as_json))
+
+
+@cli.command()
+@RUNS_DIR
+@JSON
+def heal(runs_dir: Path, as_json: bool) -> None:
+    """Remove everything that a dead run left behind; a run that goes on is not touched.
+
+    \b
+    Example:  labrys heal
+    """
+    from labrys.control.healing import heal_and_print
+
+    sys.exit(heal_and_print(runs_dir, as_json=as_json))
+
+
+def _options(words: tuple[str, ...]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--option {word}: write KEY=VALUE, e.g. --option values=small")
+        options[key] = _yaml(value, f"--option {word}")
+    return options
+
+
+def _faults(text: str) -> Any:
+    if text.lstrip().startswith("{"):
+        return _yaml(text, "--faults")
+    kinds = [kind.strip() for kind in text.split(",")]
+    return [kind for kind in kinds if kind and kind != "none"]
+
+
+def _yaml(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: not YAML: {error}") from error
+
+
+def _save_traceback() -> str:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="labrys-error-", suffix=".txt", delete=False
+    ) as file:
+        traceback.print_exc(file=file)
+    return file.name

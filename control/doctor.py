@@ -1,0 +1,85 @@
+"""`labrys doctor`: what this machine can do, found out by trying, and the mend where it cannot."""
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+
+from labrys.control.environments import registry as environments
+from labrys.control.errors import UsageError
+
+_REAL_ENVIRONMENTS = ("netns", "docker")
+_LEAST_FREE_MIB = 500
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    """What is the case; where `ok` is false, with the mend."""
+
+
+def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> int:
+    """Print the facts and return 0 if a test can run here (in environment `what`), else 4."""
+    if what is not None and what not in _REAL_ENVIRONMENTS:
+        raise UsageError(f"{what}: no such environment; known: {', '.join(_REAL_ENVIRONMENTS)}")
+    places = [_environment(name) for name in ([what] if what else _REAL_ENVIRONMENTS)]
+    facts = places if what else [_python(), *places, _runs_dir(runs_dir), _cores()]
+    if not quiet:
+        for fact in facts:
+            if as_json:
+                click.echo(msgspec.json.encode(fact))
+            else:
+                click.echo(f"{'ok ' if fact.ok else 'NO '} {fact.name:<10} {fact.found}")
+    usable = any(place.ok for place in places)
+    if not quiet and not as_json and what is None:
+        best = next((place.name for place in places if place.ok), None)
+        click.echo(
+            f"a test can run here: labrys test --env {best}" if best else "no test can run here"
+        )
+    return 0 if usable else 4
+
+
+def _environment(name: str) -> Fact:
+    reason = environments.obstacle(name)
+    detail = {
+        "netns": "network namespaces with real iptables"
+        + (" (as root)" if os.geteuid() == 0 else " (rootless)"),
+        "docker": "the engine answers",
+    }[name]
+    return Fact(name=name, ok=reason is None, found=reason or detail)
+
+
+def _python() -> Fact:
+    return Fact(name="python", ok=True, found=f"{platform.python_version()} at {sys.executable}")
+
+
+def _cores() -> Fact:
+    cores = len(os.sched_getaffinity(0))
+    return Fact(name="cores", ok=True, found=f"{cores}, load {os.getloadavg()[0]:.1f}")
+
+
+def _runs_dir(runs_dir: Path) -> Fact:
+    place = runs_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return Fact(
+            name="runs",
+            ok=False,
+            found=f"{runs_dir}: cannot write here: {error.strerror}; name another --runs-dir",
+        )
+    free_mib = shutil.disk_usage(place).free // 2**20
+    if free_mib < _LEAST_FREE_MIB:
+        return Fact(name="runs", ok=False, found=f"{runs_dir}: only {free_mib} MiB free; make room")
+    return Fact(name="runs", ok=True, found=f"{runs_dir}: {free_mib} MiB free")

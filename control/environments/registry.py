@@ -1,0 +1,63 @@
+"""The environments that a spec can name, and which one `auto` takes here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from labrys.control.environments.base import Environment
+from labrys.control.errors import InternalError, MachineError
+
+
+def make(
+    name: str, nodes: tuple[str, ...], run_dir: Path, say: Callable[[str], None]
+) -> Environment:
+    """Return the environment `name`; nothing is provisioned yet."""
+    if name == "docker":
+        from labrys.control.environments.docker import DockerEnvironment
+
+        return DockerEnvironment(nodes, run_dir, say)
+    if name == "netns":
+        from labrys.control.environments.netns import NetnsEnvironment
+
+        return NetnsEnvironment(nodes, run_dir, say)
+    raise InternalError(f"no environment {name!r}")
+
+
+def obstacle(name: str) -> str | None:
+    """Return why this machine cannot offer the environment `name` and the mend; None if it can."""
+    if name == "docker":
+        from labrys.control.environments import docker
+
+        return docker.probe()
+    if name == "netns":
+        from labrys.control.environments import netns
+
+        return netns.probe()
+    raise InternalError(f"no environment {name!r}")
+
+
+def choose(wanted: str, say: Callable[[str], None]) -> str:
+    """Return the environment to use for `wanted`, with `auto` resolved on this machine.
+
+    `auto` takes docker where an engine answers and the image exists or can be made, else netns.
+    Raises MachineError with the reason and the mend when it cannot be had.
+    """
+    if wanted != "auto":
+        reason = obstacle(wanted)
+        if reason is not None:
+            raise MachineError(f"--env {wanted}: {reason}")
+        return wanted
+    no_docker = obstacle("docker")
+    if no_docker is None:
+        from labrys.control.environments.image import ensure_image
+
+        try:
+            ensure_image(say)
+        except MachineError as error:
+            no_docker = str(error)
+        else:
+            return "docker"
+    no_netns = obstacle("netns")
+    if no_netns is None:
+        say(f"environment: netns ({no_docker})")
+        return "netns"
+    raise MachineError(f"no environment works here: docker: {no_docker}; netns: {no_netns}")

@@ -1,0 +1,73 @@
+"""Judge a history: the checkers of a run, run side by side and combined into one verdict.
+
+`labrys test` and `labrys check` both come here, so a stored run is judged again by the very same
+code that judged it first.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from labrys.checkers.availability import Availability
+from labrys.checkers.checker import Checker, Evidence, Limits, run_checker
+from labrys.checkers.coverage import FaultCoverage
+from labrys.checkers.errors import UnhandledErrors
+from labrys.checkers.fault import FaultEvent
+from labrys.checkers.history import History
+from labrys.checkers.linearizable import Linearizable
+from labrys.checkers.logs import LogPatterns
+from labrys.checkers.stats import Stats
+from labrys.checkers.verdict import CheckResult
+from labrys.control.spec import Spec
+from labrys.workloads.workload import WORKLOADS
+
+
+def limits(seconds: float, memory_mib: int) -> Limits:
+    """Return the budgets of a check on this machine, with its clock and its memory."""
+    return Limits(
+        seconds=seconds,
+        memory_mib=memory_mib,
+        clock=time.monotonic,
+        memory_used_mib=_resident_mib,
+    )
+
+
+def judge_run(
+    spec: Spec,
+    history: History,
+    *,
+    faults: Sequence[FaultEvent],
+    logs: Mapping[str, Sequence[str]],
+    budget: Limits,
+) -> dict[str, CheckResult]:
+    """Return what every checker of this test says, by the checker's name, the main one first."""
+    evidence = Evidence(faults=faults, planned_faults=spec.fault_kinds, logs=logs, limits=budget)
+    return _judge(_checkers(spec), history, evidence)
+
+
+def judge_history(model: str, history: History, budget: Limits) -> dict[str, CheckResult]:
+    """Judge a history about which nothing else is known, as a `model`."""
+    return _judge([Linearizable(model)], history, Evidence(limits=budget))
+
+
+def _judge(
+    checkers: Sequence[Checker], history: History, evidence: Evidence
+) -> dict[str, CheckResult]:
+    return {checker.name: run_checker(checker, history, evidence) for checker in checkers}
+
+
+def _checkers(spec: Spec) -> list[Checker]:
+    return [
+        Linearizable(WORKLOADS[spec.workload].model),
+        Stats(),
+        FaultCoverage(),
+        Availability(),
+        LogPatterns(),
+        UnhandledErrors(),
+    ]
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,358 @@
+"""The life of one run: the six steps from a spec to a verdict.
+
+Every step runs even if an earlier one threw; the first failure is kept and later ones are noted
+beside it. What was recorded is judged whatever happened after it was recorded.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from labrys.checkers.fault import FaultEvent
+from labrys.checkers.history import FINAL, HEAL, MAIN, PHASE, History, read_history
+from labrys.checkers.op import NEMESIS, Op, OpType
+from labrys.checkers.verdict import CheckResult, Verdict, combine
+from labrys.control import interpreter, judge
+from labrys.control.environments import registry as environments
+from labrys.control.environments.base import Environment, on_nodes
+from labrys.control.errors import LabrysError
+from labrys.control.interruption import Interrupted, Interruption
+from labrys.control.ledger import Ledger, read_ledger
+from labrys.control.nemesis.nemesis import Nemesis, build_packages
+from labrys.control.report.page import write_report
+from labrys.control.spec import Spec, rerun_command, stream
+from labrys.control.store import Recorder, RunDirectory, create_run
+from labrys.control.systems.registry import SYSTEMS
+from labrys.workloads import generator
+from labrys.workloads.client import Client
+from labrys.workloads.generator import Generator
+from labrys.workloads.workload import WORKLOADS, Workload
+
+HEALTHY_TIMEOUT_S: Final = 30.0
+"""How long a cluster may take until a write through every node works, at first and after a heal."""
+
+CLIENT_MARGIN_S: Final = 0.5
+"""How much later than the client itself the interpreter gives up on an op."""
+
+EXIT_CODES: Final = {
+    Verdict.VALID: 0,
+    Verdict.INVALID: 1,
+    Verdict.UNKNOWN: 3,
+    Verdict.ERROR: 4,
+}
+EXIT_INTERRUPTED: Final = 130
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended."""
+
+    run: RunDirectory
+    results: dict[str, Any]
+    """What stands in results.json."""
+    exit_code: int
+
+
+def run_test(
+    spec: Spec,
+    runs_dir: Path,
+    *,
+    interruption: Interruption,
+    say: Callable[[str], None],
+    watch: Callable[[Op], None] = lambda op: None,
+    leave_cluster: bool = False,
+) -> Outcome:
+    """Run one resolved test to its verdict and return how it ended.
+
+    `say` gets one line per step for people; `watch` sees every recorded op. Raises LabrysError
+    only while there is no run directory yet; from then on a failure is part of the results.
+    """
+    run = _Run(spec, create_run(runs_dir, spec), interruption, say, watch)
+    say(f"run directory {run.directory.path}")
+    try:
+        run.set_up()
+        run.main_phase()
+        run.final_phase()
+    finally:
+        run.tear_down(leave_cluster=leave_cluster)
+    return run.conclude()
+
+
+class _Run:
+    """The state that the steps of one run share."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        directory: RunDirectory,
+        interruption: Interruption,
+        say: Callable[[str], None],
+        watch: Callable[[Op], None],
+    ) -> None:
+        assert spec.seed is not None, "only a resolved spec can be run"
+        self.spec = spec
+        self.seed = spec.seed
+        self.directory = directory
+        self._interruption = interruption
+        self._log = directory.log.open("a", buffering=1)
+        self._say_to_people = say
+        self._watch = watch
+        self._failures: list[str] = []
+        self._timings: dict[str, float] = {}
+        self._end_states: dict[str, Any] = {}
+        self._ready = False
+        self._started_at = datetime.now(UTC)
+        self._began_ns = time.monotonic_ns()
+        self._recorder = Recorder(directory.history)
+        self._ledger = Ledger(directory.ledger, self._clock_ns)
+        self._env: Environment = environments.make(
+            spec.env, spec.node_names, directory.path, self._say
+        )
+        self._system = SYSTEMS[spec.system](self._env, seed=self.seed, bug=spec.bug)
+        self._workload: Workload = WORKLOADS[spec.workload](
+            spec.workload_options, concurrency=spec.concurrency
+        )
+        packages = build_packages(spec.faults, self._env, self._system)
+        self._nemesis = Nemesis(packages, self._ledger, stream(self.seed, "nemesis"))
+        self._processes: Sequence[int] | None = None
+
+    # Step 2.
+    def set_up(self) -> None:
+        """Provision, install, start, and wait until the cluster is healthy."""
+        spec, env, system = self.spec, self._env, self._system
+        self._interruption.eager = True
+        with self._step("set-up", seconds_as="setup_s"):
+            self._say(f"set-up: {spec.nodes} nodes in {spec.env}")
+            env.provision()
+            system.install()
+            self._nemesis.setup()
+            system.start_all()
+            system.await_healthy(HEALTHY_TIMEOUT_S, give_up=self._interruption.asked.is_set)
+            self._ready = True
+        self._interruption.eager = False
+        if self._ready:
+            self._say(f"cluster ready after {self._timings['setup_s']:.1f} s")
+
+    # Step 3.
+    def main_phase(self) -> None:
+        """Drive workers and nemesis until the time limit."""
+        if not self._ready or self._interruption.asked.is_set():
+            return
+        spec = self.spec
+        self._say(
+            f"main phase: {spec.time_limit:g} s, {', '.join(spec.fault_kinds) or 'no faults'}"
+        )
+        with self._step("main phase"):
+            self._mark(MAIN)
+            self._play(main_generator(self._workload, self._nemesis, spec))
+
+    # Step 4.
+    def final_phase(self) -> None:
+        """Undo every fault, wait for observed recovery, then read what is left."""
+        if not self._ready:
+            return
+        self._mark(HEAL)
+        self._say("heal: undo every fault")
+        with self._step("heal", seconds_as="heal_s"):
+            self._nemesis.heal()
+        if self._interruption.asked.is_set():
+            self._say("interrupted: what was recorded is kept and judged")
+            return
+        recovered = False
+        with self._step("recovery", seconds_as="recovery_s"):
+            self._system.await_healthy(HEALTHY_TIMEOUT_S, give_up=self._interruption.asked.is_set)
+            recovered = True
+        if not recovered or self._interruption.asked.is_set():
+            return
+        self._say(f"recovered {self._timings['recovery_s']:.1f} s after the heal; final reads")
+        with self._step("final phase"):
+            self._mark(FINAL)
+            self._play(generator.clients(self._workload.final_generator))
+            self._end_states = dict(self._system.statuses())
+
+    # Step 5.
+    def tear_down(self, *, leave_cluster: bool) -> None:
+        """Stop, collect logs and remove; whatever fails here, the next step is still done."""
+        self._interruption.eager = False
+        with self._step("tear-down", seconds_as="teardown_s"):
+            with self._step("heal at tear-down"):
+                self._nemesis.teardown()
+            if leave_cluster:
+                self._say(
+                    f"the cluster is left running: {', '.join(map(self._address, self._env.nodes))}"
+                )
+            else:
+                with self._step("stop the nodes"):
+                    self._system.stop_all()
+            with self._step("collect logs"):
+                on_nodes(self._env.nodes, self._collect)
+            if not leave_cluster:
+                with self._step("remove the nodes"):
+                    self._env.destroy()
+        if not self._recorder.close():
+            self._failures.append(
+                f"{self.directory.history}: the disk did not take the end of the history "
+                f"({self._recorder.failure}); make room and run again"
+            )
+        elif self._recorder.failure is not None:
+            self._failures.append(
+                f"recording stopped the run: {self._recorder.failure}; every recorded op was "
+                "saved once there was room again"
+            )
+        self._ledger.close()
+
+    # Step 6.
+    def conclude(self) -> Outcome:
+        """Check, write results and report, and say how it ended."""
+        interrupted = self._interruption.count > 0
+        checkers: dict[str, CheckResult] = {}
+        if not self._interruption.impatient:
+            with self._step("check", seconds_as="check_s"):
+                history, faults = self._recorded()
+                checkers = judge.judge_run(
+                    self.spec,
+                    history,
+                    faults=faults,
+                    logs=self.directory.node_logs(),
+                    budget=judge.limits(self.spec.check_timeout, self.spec.check_memory),
+                )
+        verdict = conclude_verdict(checkers, failed=bool(self._failures))
+        results = self._results(verdict, checkers, interrupted=interrupted)
+        self.directory.write_results(results)
+        try:
+            write_report(self.directory.path)
+        except Exception as error:  # a drawing problem never changes a verdict
+            self._say(f"the report could not be drawn: {type(error).__name__}: {error}")
+        self._log.close()
+        exit_code = EXIT_INTERRUPTED if interrupted else EXIT_CODES[verdict]
+        return Outcome(run=self.directory, results=results, exit_code=exit_code)
+
+    def _recorded(self) -> tuple[History, list[FaultEvent]]:
+        return read_history(self.directory.history), read_ledger(self.directory.ledger)
+
+    def _results(
+        self, verdict: Verdict, checkers: dict[str, CheckResult], *, interrupted: bool
+    ) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "version": 1,
+            "verdict": verdict.value,
+            "interrupted": interrupted,
+            "name": spec.name,
+            "seed": self.seed,
+            "started_at": self._started_at.isoformat(timespec="milliseconds").replace(
+                "+00:00", "Z"
+            ),
+            "duration_s": round(self._clock_ns() / 1e9, 3),
+            "environment": spec.env,
+            "nodes": list(spec.node_names),
+            "system": spec.system,
+            "workload": spec.workload,
+            "faults": list(spec.fault_kinds),
+            "bug": spec.bug,
+            "rerun": rerun_command(spec),
+            "recheck": f"labrys check {self.directory.path}",
+            "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},
+            "errors": self._failures,
+            "end_states": self._end_states,
+            "checkers": msgspec.to_builtins(checkers),
+        }
+
+    def _clock_ns(self) -> int:
+        return time.monotonic_ns() - self._began_ns
+
+    def _record(self, op: Op) -> Op:
+        recorded = self._recorder.append(op)
+        if self._recorder.failure is not None and not self._interruption.asked.is_set():
+            # Nothing more can be kept, so nothing more is tried; the run ends in order.
+            self._say(f"recording failed: {self._recorder.failure}; the run ends here")
+            self._interruption.asked.set()
+        self._watch(recorded)
+        return recorded
+
+    def _play(self, source: Generator) -> None:
+        """Play a generator to its end; a later one goes on with the processes of this one."""
+        summary = interpreter.run(
+            source,
+            clients=self._client,
+            nodes=self.spec.node_names,
+            concurrency=self.spec.concurrency,
+            nemesis=self._nemesis.invoke,
+            record=self._record,
+            clock=self._clock_ns,
+            rng=stream(self.seed, "interpreter"),
+            op_timeout_s=self.spec.op_timeout + CLIENT_MARGIN_S,
+            is_read=lambda op: op.f in self._workload.reads,
+            stop=self._interruption.asked,
+            processes=self._processes,
+        )
+        self._processes = summary.processes
+        self._failures += [f"nemesis: {error}" for error in summary.nemesis_errors]
+
+    def _client(self, thread: int, node: str) -> Client:
+        return self._workload.client(self._system.url(node), self.spec.op_timeout)
+
+    def _mark(self, phase: str) -> None:
+        self._record(
+            Op(type=OpType.INFO, process=NEMESIS, f=PHASE, value=phase, time=self._clock_ns())
+        )
+
+    def _address(self, node: str) -> str:
+        return f"{node} {self._system.url(node)}"
+
+    def _collect(self, node: str) -> None:
+        folder = self.directory.node(node)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._env.collect_logs(node, folder)
+
+    def _say(self, line: str) -> None:
+        self._log.write(f"{self._clock_ns() / 1e9:9.3f}  {line}\n")
+        self._say_to_people(line)
+
+    @contextmanager
+    def _step(self, name: str, *, seconds_as: str | None = None) -> Iterator[None]:
+        """Do a step; keep its failure instead of letting it end the run, and note its seconds."""
+        began = time.monotonic()
+        try:
+            yield
+        except Interrupted:
+            self._say(f"{name}: interrupted")
+        except Exception as error:
+            text = describe(error)
+            self._failures.append(f"{name}: {text}")
+            if not isinstance(error, LabrysError):
+                self._log.write(traceback.format_exc())
+            self._say(f"{name} failed: {text}")
+        finally:
+            if seconds_as is not None:
+                self._timings[seconds_as] = time.monotonic() - began
+
+
+def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:
+    """Combine what the checkers say with whether the rig itself failed."""
+    verdicts = [result.verdict for result in checkers.values()]
+    return combine([*verdicts, Verdict.ERROR] if failed else verdicts)
+
+
+def main_generator(workload: Workload, nemesis: Nemesis, spec: Spec) -> Generator:
+    """Return the main phase: the workload at its rate, beside the faults, until the time limit."""
+    return generator.time_limit(
+        spec.time_limit,
+        generator.any_of(
+            generator.clients(generator.stagger(1 / spec.rate, workload.generator)),
+            generator.nemesis_only(nemesis.generator(spec.fault_interval)),
+        ),
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in words: labrys' own as they are, others with their type and origin."""
+    text = str(error) if isinstance(error, LabrysError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, BaseExceptionGroup):
+        text += "".join(f"; {describe(inner)}" for inner in error.exceptions)
+    return text + "".join(f"; {note}" for note in getattr(error, "__notes__", ()))

@@ -1,0 +1,97 @@
+"""`labrys test`: run one test in front of somebody, on a terminal or in a log."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from labrys.checkers.history import MAIN, PHASE
+from labrys.checkers.op import Op, OpType
+from labrys.control.environments import registry as environments
+from labrys.control.interruption import Interruption
+from labrys.control.report import text
+from labrys.control.spec import Spec, rerun_command
+
+
+def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: bool) -> int:
+    """Run a resolved test, print what happens and how it ended, and return the exit code."""
+    say = _sayer(to_stderr=as_json)
+    spec = msgspec.structs.replace(spec, env=environments.choose(spec.env, say))
+    if spec.env == "netns":
+        from labrys.control.environments.netns import enter
+
+        enter()  # the parent waits in here for good; only the child inside comes back
+    from labrys.control.lifecycle import run_test
+
+    say(text.first_line(msgspec.to_builtins(spec)))
+    say(f"re-run     {rerun_command(spec)}")
+    with Interruption().installed() as interruption, _progress(spec) as watch:
+        outcome = run_test(
+            spec,
+            runs_dir,
+            interruption=interruption,
+            say=say,
+            watch=watch,
+            leave_cluster=leave_cluster,
+        )
+    if as_json:
+        facts = {
+            "path": str(outcome.run.path),
+            "verdict": outcome.results["verdict"],
+            "exit": outcome.exit_code,
+            "seed": spec.seed,
+            "results": outcome.results,
+        }
+        click.echo(msgspec.json.encode(facts))
+    else:
+        click.echo(
+            text.verdict_block(outcome.run.path, outcome.results, exit_code=outcome.exit_code)
+        )
+    return outcome.exit_code
+
+
+def _sayer(*, to_stderr: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        click.echo(line, err=to_stderr)
+        (sys.stderr if to_stderr else sys.stdout).flush()
+
+    return say
+
+
+@contextmanager
+def _progress(spec: Spec) -> Iterator[Callable[[Op], None]]:
+    """Show a progress bar of the main phase, on a terminal only; yields what to call per op."""
+    if not sys.stdout.isatty():
+        yield lambda op: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.fields[phase]}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[ok]} ok  {task.fields[info]} info"),
+    )
+    with Progress(*columns, transient=True, refresh_per_second=4) as progress:
+        task = progress.add_task("", total=spec.time_limit, phase="set-up", ok=0, info=0)
+        began_ns = 0
+        counts = {OpType.OK: 0, OpType.INFO: 0}
+
+        def watch(op: Op) -> None:
+            nonlocal began_ns
+            if op.f == PHASE and not op.is_client:
+                began_ns = op.time if op.value == MAIN else began_ns
+                progress.update(task, phase=str(op.value))
+            if op.is_client and op.type in counts:
+                counts[op.type] += 1
+                progress.update(
+                    task,
+                    completed=(op.time - began_ns) / 1e9,
+                    ok=counts[OpType.OK],
+                    info=counts[OpType.INFO],
+                )
+
+        yield watch

@@ -1,0 +1,108 @@
+"""The spec: what is accepted, what is refused and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrys.control.errors import UsageError
+from labrys.control.spec import Spec, read_spec, rerun_command, resolve, stream, to_yaml
+
+
+def refused(fields: dict[str, Any]) -> str:
+    with pytest.raises(UsageError) as caught:
+        resolve(fields)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_defaults_make_a_whole_test() -> None:
+    spec = resolve({})
+    assert spec.workload == "register"
+    assert spec.nodes == 5
+    assert spec.name == "register"
+    assert spec.seed is not None
+
+
+def test_resolved_spec_survives_its_yaml_file(tmp_path: Path) -> None:
+    spec = resolve({"faults": ["partition", "kill"], "time_limit": 30, "seed": 8817})
+    path = tmp_path / "test.yaml"
+    path.write_text(to_yaml(spec))
+    assert resolve(read_spec(path)) == spec
+
+
+def test_same_seed_and_component_give_the_same_stream_and_others_do_not() -> None:
+    assert stream(7, "nemesis").random() == stream(7, "nemesis").random()
+    assert stream(7, "nemesis").random() != stream(7, "interpreter").random()
+    assert stream(7, "nemesis").random() != stream(8, "nemesis").random()
+
+
+def test_rerun_command_names_what_differs_from_the_defaults() -> None:
+    spec = resolve({"faults": ["kill"], "seed": 7, "bug": "lose-tail", "time_limit": 12.5})
+    assert rerun_command(spec) == (
+        "labrys test --bug lose-tail --faults kill --time-limit 12.5 --seed 7"
+    )
+
+
+def test_rerun_command_carries_options_through_the_shell() -> None:
+    spec = resolve({"workload_options": {"values": "small"}, "seed": 1})
+    assert "--option values=small" in rerun_command(spec)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"workload": "registr"}, ["--workload registr", "did you mean 'register'"]),
+        ({"env": "dokcer"}, ["--env dokcer", "did you mean 'docker'"]),
+        ({"faults": ["partion"]}, ["--faults partion", "did you mean 'partition'"]),
+        ({"bug": "stale-raed"}, ["--bug stale-raed", "did you mean 'stale-read'"]),
+        ({"system": "raft"}, ["--system raft", "raftkv"]),
+        ({"nodes": 4}, ["--nodes 4", "use 3 or 5"]),
+        ({"nodes": 0}, ["--nodes 0", "at least 1"]),
+        ({"nodes": 1, "faults": ["partition"]}, ["--nodes 1", "at least 3"]),
+        ({"rate": 0}, ["--rate 0", "above 0"]),
+        ({"rate": float("nan")}, ["--rate nan", "above 0"]),
+        ({"time_limit": -1}, ["--time-limit -1", "above 0"]),
+        ({"time_limit": float("inf")}, ["--time-limit inf"]),
+        ({"concurrency": 0}, ["--concurrency 0", "at least 1"]),
+        ({"seed": -3}, ["--seed -3"]),
+        ({"name": "../escape"}, ["name '../escape'"]),
+        ({"workload_options": {"valeus": "small"}}, ["valeus"]),
+        ({"faults": {"partition": {"shape": ["halves"]}}}, ["shape"]),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_the_mend(
+    fields: dict[str, Any], words: list[str]
+) -> None:
+    message = refused(fields)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("workload: register\nnoeds: 5\n", [":2:", "unknown key 'noeds'", "did you mean 'nodes'"]),
+        ("workload: register\nnodes: five\n", [":2:", "nodes", "int"]),
+        ("faults: [partition\n", ["not YAML"]),
+        ("just words\n", ["mapping"]),
+    ],
+)
+def test_broken_spec_file_is_refused_with_its_line(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        resolve(read_spec(path))
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+def test_missing_spec_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read the spec"):
+        read_spec(tmp_path / "absent.yaml")
+
+
+def test_node_names_count_from_one() -> None:
+    assert Spec(nodes=3).node_names == ("n1", "n2", "n3")
