@@ -125,6 +125,11 @@ class Context(msgspec.Struct, frozen=True):
         processes = (*self.processes[:place], fresh, *self.processes[place + 1 :])
         return Context(self.time, self.threads, self.free, processes, self.rng)
 
+    def afresh(self) -> "Context":
+        """Return the context in which all threads are free under fresh process numbers."""
+        numbers = [p + self.clients for p in self.processes if isinstance(p, int)]
+        return context(self.clients, self.rng, time=self.time, processes=numbers)
+
 
 def context(
     clients: int, rng: random.Random, *, time: int = 0, processes: Sequence[int] | None = None

@@ -531,7 +531,7 @@ def clients(source: Source) -> Generator:
     return _OnThreads(generator(source), CLIENTS_MASK)
 
 
-def nemesis_only(source: Source) -> Generator:
+def nemesis(source: Source) -> Generator:
     """`source` on the nemesis only."""
     return _OnThreads(generator(source), NEMESIS_MASK)
 
