@@ -1,0 +1,232 @@
+"""The nemesis: plays the faults of several packages, which may overlap in time, and heals.
+
+It is the worker behind the history's process `nemesis`. Each fault is two ops: one that applies it
+and one that undoes it; what was planned stands in the invocation, what was done and seen in the
+completion. The ledger tells the same story ahead of time:
+
+    planned    before anything is done; from here on the fault may be in force
+    applied    done on all its nodes, or on some (then `error` names the others)
+    failed     a step went wrong on every node it was for; the fault may be in force
+    evidence   what was read back from the nodes, and whether it bit
+    undone     undone on all nodes
+
+Undoing comes first and is recorded after it, the other way round from applying: a full disk must
+not keep a cluster in pieces. `heal` undoes everything, whatever fails on the way.
+"""
+
+import random
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from labrys.checkers.fault import FaultStage
+from labrys.checkers.op import Op, OpType
+from labrys.control.environments.base import Environment
+from labrys.control.errors import ClusterError, UsageError
+from labrys.control.ledger import Ledger
+from labrys.control.nemesis.kill import Kill
+from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned, known
+from labrys.control.nemesis.partition import Partition
+from labrys.control.nemesis.pause import Pause
+from labrys.control.systems.base import System
+from labrys.workloads.generator import DONE, Generator, any_of
+
+PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
+    package.kind: package for package in (Partition, Kill, Pause)
+}
+"""The kinds of faults that a spec can name."""
+
+HEAL_WAIT_S: Final = 30.0
+"""How long `heal` waits for a fault that is being applied at this very moment."""
+
+Faults = Sequence[str] | Mapping[str, Mapping[str, Any] | None]
+"""`faults` of a spec: kinds, or a mapping from kind to options."""
+
+
+def parse_faults(faults: Faults, nodes: Sequence[str] | None = None) -> dict[str, Options]:
+    """Return the options by kind of fault. Raises UsageError that names the wrong word.
+
+    Named nodes are checked only if `nodes` are given.
+    """
+    given = faults if isinstance(faults, Mapping) else dict.fromkeys(faults)
+    return {kind: _parse_options(kind, options or {}, nodes) for kind, options in given.items()}
+
+
+def build_packages(faults: Faults, env: Environment, system: System) -> tuple[FaultPackage, ...]:
+    """Return the fault packages of a spec for this cluster. Raises UsageError as `parse_faults`."""
+    return tuple(
+        PACKAGES[kind](env, system, options)
+        for kind, options in parse_faults(faults, env.nodes).items()
+    )
+
+
+class Nemesis:
+    """Plays and undoes faults. May be called from several threads; does one thing at a time."""
+
+    def __init__(
+        self, packages: Iterable[FaultPackage], ledger: Ledger, rng: random.Random
+    ) -> None:
+        """All choices and times derive from one draw of `rng`."""
+        self._packages = tuple(sorted(packages, key=lambda package: package.undo_order))
+        self._ledger = ledger
+        self._seed = f"{rng.getrandbits(64):016x}"
+        self._by_f = {
+            f: package for package in self._packages for f in (package.start_f, package.stop_f)
+        }
+        self._active: dict[str, tuple[int, Planned]] = {}
+        """By kind: the fault that may be in force. One of a kind at a time."""
+        self._lock = threading.Lock()
+        self._has_ended = False
+
+    def setup(self) -> None:
+        """Prepare the nodes, undoing what an earlier run left. Raises what went wrong first.
+
+        To be called before the database is started.
+        """
+        for package in self._packages:
+            package.set_up()
+
+    def generator(self, interval_s: float) -> Generator:
+        """Return the endless schedule of all packages; each fault holds about `interval_s`."""
+        schedules = [package.schedule(interval_s, self._seed) for package in self._packages]
+        return any_of(*schedules) if schedules else DONE
+
+    def invoke(self, op: Op) -> Op:
+        """Do what `op` says and return its completion, which tells what was done and seen.
+
+        What goes wrong on nodes is told in the completion (`error`) and the ledger. Raises
+        MachineError when the ledger cannot be written: then a fault that was not announced was
+        not begun, and whatever was to be undone is.
+        """
+        if op.f not in self._by_f:
+            known("nemesis op", op.f, self._by_f)
+        package = self._by_f[op.f]
+        with self._lock:
+            if op.f == package.stop_f:
+                value, errors = self._undo(package)
+            elif self._has_ended:
+                value, errors = None, {"nemesis": "not done: the faults were healed for good"}
+            else:
+                value, errors = self._apply(package, op.value or {})
+        return msgspec.structs.replace(
+            op, type=OpType.INFO, value=value, error=_in_words(errors) or None
+        )
+
+    def heal(self) -> None:
+        """Undo every fault on all nodes, the network first, and play no more.
+
+        Tries everything; raises an ExceptionGroup of all that failed. Idempotent.
+        """
+        errors: list[Exception] = []
+        got_lock = self._lock.acquire(timeout=HEAL_WAIT_S)
+        self._has_ended = True
+        try:
+            if not got_lock:
+                errors.append(ClusterError(f"a fault took more than {HEAL_WAIT_S:g} s to apply"))
+            for package in self._packages:
+                try:
+                    _, failed = self._undo(package)
+                except Exception as error:  # the ledger, most likely; the other undos matter more
+                    errors.append(error)
+                else:
+                    errors += [
+                        ClusterError(f"{node}: undoing {package.kind} failed: {error}")
+                        for node, error in failed.items()
+                    ]
+        finally:
+            if got_lock:
+                self._lock.release()
+        if errors:
+            raise ExceptionGroup("faults that could not be undone", errors)
+
+    def teardown(self) -> None:
+        """Leave the nodes as they were found. Tries everything; raises an ExceptionGroup.
+
+        Unlike `heal` it starts no process: it may follow a set-up that failed half-way.
+        """
+        self._has_ended = True
+        errors: list[Exception] = []
+        for package in self._packages:
+            try:
+                package.tear_down()
+            except Exception as error:  # collected: the other packages must be torn down as well
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("nodes that could not be put in order", errors)
+
+    def _apply(
+        self, package: FaultPackage, plan: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        errors: dict[str, str] = {}
+        if package.kind in self._active:
+            _, errors = self._undo(package)
+        planned = package.settle(plan)
+        fault = self._ledger.new_id()
+        self._record(fault, FaultStage.PLANNED, package, targets=planned.targets, plan=planned.plan)
+        # From here on it counts as in force: half-applied faults have to be undone as well.
+        self._active[package.kind] = (fault, planned)
+        outcome = package.apply(planned)
+        errors |= outcome.errors
+        stage = FaultStage.APPLIED if outcome.done or not outcome.errors else FaultStage.FAILED
+        self._record(fault, stage, package, error=_in_words(outcome.errors) or None)
+        self._record_evidence(fault, package, planned, outcome)
+        return _report(fault, planned, outcome), errors
+
+    def _undo(self, package: FaultPackage) -> tuple[dict[str, Any], dict[str, str]]:
+        outcome = package.undo()
+        if package.kind not in self._active:
+            return {"done": outcome.done}, outcome.errors
+        fault, planned = self._active[package.kind]
+        self._record_evidence(fault, package, planned, outcome)
+        if outcome.errors:
+            # It stays active, so that the next undo closes its story.
+            self._record(fault, FaultStage.FAILED, package, error=_in_words(outcome.errors))
+        else:
+            self._record(fault, FaultStage.UNDONE, package)
+            del self._active[package.kind]
+        return _report(fault, planned, outcome), outcome.errors
+
+    def _record_evidence(
+        self, fault: int, package: FaultPackage, planned: Planned, outcome: Outcome
+    ) -> None:
+        if outcome.bit is not None:
+            self._record(
+                fault,
+                FaultStage.EVIDENCE,
+                package,
+                targets=planned.targets,
+                observed=outcome.observed,
+                bit=outcome.bit,
+            )
+
+    def _record(self, fault: int, stage: FaultStage, package: FaultPackage, **more: Any) -> None:
+        self._ledger.record(fault, stage, package.kind, **more)
+
+
+def _report(fault: int, planned: Planned, outcome: Outcome) -> dict[str, Any]:
+    """The value of a completion: the plan, what was done by node, and whether it bit."""
+    report: dict[str, Any] = {"fault": fault, **planned.plan, "done": outcome.done}
+    if outcome.bit is not None:
+        report |= {"observed": outcome.observed, "bit": outcome.bit}
+    return report
+
+
+def _in_words(errors: Mapping[str, str]) -> str:
+    return "; ".join(f"{node}: {error}" for node, error in errors.items())
+
+
+def _parse_options(kind: str, given: Mapping[str, Any], nodes: Sequence[str] | None) -> Options:
+    known("fault", kind, PACKAGES)
+    options_type = PACKAGES[kind].options_type
+    if not isinstance(given, Mapping):
+        raise UsageError(f"faults: {kind}: options are a mapping, not {given!r}")
+    try:
+        for name in given:
+            known("option", str(name), options_type.__struct_fields__)
+        options = msgspec.convert(dict(given), options_type)
+        options.check(nodes)
+    except (msgspec.ValidationError, UsageError) as error:
+        raise UsageError(f"faults: {kind}: {error}") from error
+    return options

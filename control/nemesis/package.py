@@ -1,0 +1,211 @@
+"""A fault package: all that belongs to one kind of fault.
+
+Each package plans its faults (pure, from the random stream), settles a plan when its moment has
+come (who is the leader now?), applies it, and undoes it. Undoing goes to all nodes, is idempotent
+and knows no plan: it must work after a rig that died and forgot everything.
+
+Evidence that a fault bit is read back from the nodes, by whichever step can see it: a kill right
+after it, a partition only at its end, when there was time for packets to be dropped.
+"""
+
+import difflib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+import msgspec
+
+from labrys.checkers.op import NEMESIS, Op
+from labrys.control.environments.base import Environment, on_nodes
+from labrys.control.errors import LabrysError, UsageError
+from labrys.control.systems.base import System
+from labrys.workloads.context import Context
+from labrys.workloads.generator import Generator, Pending, Step, assign, template
+
+T = TypeVar("T")
+
+JITTER: Final = 0.2
+"""Faults and the quiet between them last their interval, give or take this part of it."""
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a spec may say about a kind of fault."""
+
+    interval_s: float | None = None
+    """How long a fault of this kind holds, and the quiet after it; None: as the whole test."""
+
+    def check(self, nodes: Sequence[str] | None) -> None:
+        """Raise UsageError for values that cannot be; `nodes` is None while they are unknown."""
+        if self.interval_s is not None and not 0 < self.interval_s < float("inf"):
+            raise UsageError(f"interval_s: must be more than 0 seconds, not {self.interval_s:g}")
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """A fault that is about to be applied."""
+
+    targets: tuple[str, ...]
+    """The nodes that it hurts."""
+    plan: dict[str, Any]
+    """All there is to know about it, as a JSON value."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a step did, node by node."""
+
+    done: dict[str, str] = {}
+    observed: dict[str, Any] = {}
+    """Evidence read back."""
+    bit: bool | None = None
+    """Whether the fault was seen to take effect; None: this step cannot tell."""
+    errors: dict[str, str] = {}
+    """Where it went wrong. The other nodes were tried all the same."""
+
+
+class FaultPackage(ABC):
+    """One kind of fault in one cluster."""
+
+    kind: ClassVar[str]
+    start_f: ClassVar[str]
+    """The `f` of the op that applies a fault."""
+    stop_f: ClassVar[str]
+    undo_order: ClassVar[int]
+    """Lower is undone first: the network, then processes."""
+    shade: ClassVar[str]
+    """The colour of its bands in plots."""
+    options_type: ClassVar[type[Options]]
+
+    def __init__(self, env: Environment, system: System, options: Options) -> None:
+        self.env = env
+        self.system = system
+        self.interval_s = options.interval_s
+
+    @abstractmethod
+    def plan(self, turn: int, seed: str) -> dict[str, Any]:
+        """Return the plan of the fault number `turn`, counted from 0. A pure function."""
+
+    @abstractmethod
+    def settle(self, plan: Mapping[str, Any]) -> Planned:
+        """Return what will be done for `plan` now. May ask the system who leads; hurts nobody."""
+
+    @abstractmethod
+    def apply(self, planned: Planned) -> Outcome:
+        """Hurt the cluster."""
+
+    @abstractmethod
+    def undo(self) -> Outcome:
+        """Undo every fault of this kind on all nodes, whatever was done before."""
+
+    @abstractmethod
+    def set_up(self) -> None:
+        """Prepare the nodes, and undo what an earlier run may have left. Nothing runs there yet."""
+
+    @abstractmethod
+    def tear_down(self) -> None:
+        """Leave the nodes as they were found; does not bring the dead to life."""
+
+    def leaders(self) -> tuple[str, ...]:
+        """Return who leads, the newest first; nobody when the system cannot say."""
+        try:
+            return self.system.leaders()
+        except (
+            Exception
+        ):  # a cluster that is being hurt may answer anything: the plan says what then
+            return ()
+
+    def schedule(self, interval_s: float, seed: str) -> Generator:
+        """Return the generator of this kind's ops; see `Schedule`."""
+        interval_ns = round((self.interval_s or interval_s) * 1e9)
+        return Schedule(package=self, seed=f"{seed}/{self.kind}", interval_ns=interval_ns)
+
+
+class Schedule(Generator, frozen=True, kw_only=True):
+    """A fault, quiet, a fault, quiet: each about one interval, the first after half an interval.
+
+    Plans and the timetable are functions of the seed alone. Only if the nemesis is late, because
+    it was busy with another kind, the timetable moves: a fault holds at least half of its time.
+    """
+
+    package: FaultPackage
+    seed: str
+    interval_ns: int
+    step: int = 0
+    due: int | None = None
+    """When the next op is due; None before the schedule has been asked for the first time."""
+
+    def op(self, ctx: Context) -> Step:
+        """Return the next op when it is due. Never exhausted: wrap it in a time limit."""
+        due = ctx.time + self._gap() // 2 if self.due is None else self.due
+        if ctx.time < due:
+            return Pending(due), msgspec.structs.replace(self, due=due)
+        op = assign(ctx, self._next())
+        if isinstance(op, Pending):
+            return op, self
+        after = msgspec.structs.replace(self, step=self.step + 1)
+        gap = after._gap()
+        return op, msgspec.structs.replace(after, due=max(due + gap, ctx.time + gap // 2))
+
+    def _next(self) -> Op:
+        turn, is_stop = divmod(self.step, 2)
+        if is_stop:
+            op = template(self.package.stop_f)
+        else:
+            op = template(self.package.start_f, self.package.plan(turn, self.seed))
+        return msgspec.structs.replace(op, process=NEMESIS)
+
+    def _gap(self) -> int:
+        rng = random.Random(f"{self.seed}/gap/{self.step}")
+        return round(self.interval_ns * rng.uniform(1 - JITTER, 1 + JITTER))
+
+
+def deal(groups: Sequence[Sequence[T]], turn: int, seed: str) -> T:
+    """Return the choice for one turn: every group once per round, in random order.
+
+    Drawing each turn afresh would leave some groups out of most short runs: six draws out of six
+    miss two of them on average. Within the group whose turn it is, the choice is uniform.
+    """
+    round_number, place = divmod(turn, len(groups))
+    order = list(groups)
+    random.Random(f"{seed}/round/{round_number}").shuffle(order)
+    return random.Random(f"{seed}/within/{turn}").choice(order[place])
+
+
+def only(groups: Sequence[Sequence[str]], wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups reduced to what is wanted, without empty ones."""
+    names = frozenset(wanted)
+    reduced = (tuple(name for name in group if name in names) for group in groups)
+    return tuple(group for group in reduced if group)
+
+
+def each(nodes: Iterable[str], action: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """Do `action` on all nodes in parallel; return results and errors by node.
+
+    What fails on one node stops no other and is not raised.
+    """
+
+    def guarded(node: str) -> T | _Failure:
+        try:
+            return action(node)
+        except LabrysError as error:
+            return _Failure(str(error).removeprefix(f"{node}: "))
+        except Exception as error:  # reported by node all the same: an undo must reach the others
+            return _Failure(f"{type(error).__name__}: {error}")
+
+    found = on_nodes(nodes, guarded)
+    results = {node: result for node, result in found.items() if not isinstance(result, _Failure)}
+    errors = {node: result.error for node, result in found.items() if isinstance(result, _Failure)}
+    return results, errors
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    error: str
+
+
+def known(noun: str, word: str, names: Iterable[str]) -> None:
+    """Raise UsageError if `word` is not among `names`, with the nearest one or all of them."""
+    choices = sorted(names)
+    if word in choices:
+        return
+    close = difflib.get_close_matches(word, choices, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(choices)}"
+    raise UsageError(f"unknown {noun} {word!r}; {hint}")
