@@ -35,15 +35,15 @@ class Budget:
         part._deadline = self._deadline
         return part
 
-    def spend(self) -> None:
-        """Count one move. Raises `BudgetSpent` when a limit is reached."""
-        self.moves += 1
+    def spend(self, moves: int = 1) -> None:
+        """Count the work of so many moves. Raises `BudgetSpent` when a limit is reached."""
+        self.moves += moves
         if self._moves_max is not None and self.moves > self._moves_max:
             raise BudgetSpent(
                 f"{self._moves_max} moves of the search",
                 "use more keys, fewer operations a key, or distinct values",
             )
-        self._until_poll -= 1
+        self._until_poll -= moves
         if self._until_poll < 0:
             self._until_poll = _MOVES_PER_POLL
             self.poll()

@@ -61,6 +61,9 @@ class Model(Protocol):
         The search puts `UNSEEN` in their place: orders that differ in nothing anybody saw are one.
         """
 
+    def states(self, actions: Iterable[Action]) -> set[Hashable] | None:
+        """Return all states that `actions` can tell apart, or None if they cannot be listed."""
+
 
 class CasRegister:
     """A register: `read`, `write v`, and `cas [expected, new]`, which fails unless it applies.
@@ -109,6 +112,10 @@ class CasRegister:
         while fresh := {expected for expected, new in cas if new in seen} - seen:
             seen |= fresh
         return lambda state: state not in seen
+
+    def states(self, actions: Iterable[Action]) -> set[Hashable] | None:
+        mentioned = {value for action in actions for value in (needs(action), leaves(action))}
+        return {UNSEEN, *(value for value in mentioned if value is not None)}
 
 
 class Register(CasRegister):
@@ -168,6 +175,12 @@ class Kv(CasRegister):
 
         return is_unseen
 
+    def states(self, actions: Iterable[Action]) -> set[Hashable] | None:
+        actions = list(actions)
+        if any(action.f == "append" for action in actions):
+            return None
+        return super().states(actions)
+
 
 class Mutex:
     """A lock without an owner: `acquire` needs it free, `release` needs it held."""
@@ -188,6 +201,9 @@ class Mutex:
 
     def unseen(self, certain: Iterable[Action], crashed: Iterable[Action]) -> Callable[[Any], bool]:
         return lambda _: False
+
+    def states(self, actions: Iterable[Action]) -> set[Hashable] | None:
+        return {"free", "held"}
 
 
 MODELS: Final[dict[str, Callable[..., Model]]] = {

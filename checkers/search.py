@@ -41,8 +41,12 @@ goes on; but where k is free its option ends now, so using it now is tried *as w
 branch over the moves until k is placed, and no further. When no configuration is left, the history
 up to this return is the shortest prefix that is not linearizable.
 
-A *beam* keeps only the best configurations after each return. What it keeps is reachable, so a beam
-that survives proves `valid`; a beam that dies after dropping something proves nothing.
+Two cheaper ways through the same events, for histories with many crashed operations over few
+values, where the antichain is exponential in ways of spending them. A *beam* keeps only the best
+configurations after each return; each is really reachable, so a beam that survives proves `valid`.
+One that dies after dropping something proves nothing. A *window* begins in the middle with every
+configuration there could possibly be: any state, nothing owed, nothing used. When even that dies,
+the events of the window alone prove `invalid`.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -101,6 +105,10 @@ class Survived(NamedTuple):
 _Frontier: TypeAlias = dict[int, list[tuple[int, Placed | None]]]
 
 _DEAD_ENDS_MAX: Final = 10
+_LOOKS_PER_BEAM: Final = 8
+"""How many configurations a beam of one may look at to place one operation."""
+_COMPARISONS_PER_MOVE: Final = 16
+"""How many comparisons with others of an antichain take as long as a move."""
 
 
 class Search:
@@ -142,6 +150,7 @@ class Search:
         self._loops: dict[int, int] = {}
         self._viewers: dict[int, tuple[list[int], bool]] = {}
         self._frontier: _Frontier = {self._intern(model.initial): [(0, None)]}
+        self._beam: int | None = None
         self._truncated = False
 
     def run(self, beam: int | None = None) -> Survived | Stuck:
@@ -149,17 +158,38 @@ class Search:
 
         Raises `BudgetSpent`.
         """
-        for event, number in _events(self._steps):
-            self.event = event
-            step = self._steps[number]
-            if event == step.call:
+        self._beam = beam
+        return self._walk(_events(self._steps))
+
+    def run_window(self, start: int, end: int) -> Survived | Stuck:
+        """Search the events from `start` to `end`, beginning with everything that could be there.
+
+        `Survived` then proves nothing, and the paths know nothing of what was before `start`.
+        Raises `BudgetSpent`; and `ValueError` if the model cannot list its states.
+        """
+        events = _events(self._steps)
+        first = next((i for i, (event, _) in enumerate(events) if event >= start), len(events))
+        for event, number in events[:first]:
+            if event == self._steps[number].call:
                 self._call(number)
-                continue
-            stuck = self._return(number)
-            if stuck is not None:
+            else:
+                self._close(number)
+        # Also what was open at the start may have left its value.
+        concerned = [step for step in self._steps if step.ret is None or step.ret >= start]
+        states = self._model.states(step.action for step in concerned)
+        if states is None:
+            raise ValueError("the states of this model cannot be listed")
+        self._owed_since = 0
+        self._frontier = {self._intern(state): [(0, None)] for state in states}
+        return self._walk([entry for entry in events[first:] if entry[0] <= end])
+
+    def _walk(self, events: Sequence[tuple[int, int]]) -> Survived | Stuck:
+        for event, number in events:
+            self.event = event
+            if event == self._steps[number].call:
+                self._call(number)
+            elif (stuck := self._return(number)) is not None:
                 return stuck
-            if beam is not None:
-                self._narrow(beam)
         state, chain = next(iter(self._frontier.items()))
         return Survived(self._states[state], chain[0][1])
 
@@ -276,28 +306,50 @@ class Search:
                 if used and not bits & used:
                     todo.append((state, bits, path))
         self._owed_since = 0
-        explored = self._expand(last, todo, settled) if todo else {}
+        if self._beam is None:
+            explored = self._expand(last, todo, settled)
+        else:
+            # Crashed operations are what makes the search wide: first try without.
+            explored = self._expand(last, todo, settled, crashed=False)
+            if not settled and self._crashed:
+                explored = self._expand(last, todo, settled)
+            elif self._crashed:
+                self._truncated = True
         if not settled:
             return self._stuck(last, explored)
         self._close(last)
         self._frontier = settled
         if self._crashed_bits:
             self._recycle()
+        if self._beam is not None:
+            self._narrow(self._beam)
         return None
 
     def _expand(
-        self, last: int, todo: list[tuple[int, int, Placed | None]], settled: _Frontier
+        self,
+        last: int,
+        todo: list[tuple[int, int, Placed | None]],
+        settled: _Frontier,
+        *,
+        crashed: bool = True,
     ) -> _Frontier:
-        """Try every order of moves that ends in placing `last`; return all that was reached."""
+        """Try every order of moves that ends in placing `last`; return all that was reached.
+
+        Without `crashed`, crashed operations are left alone. A beam looks at only so many.
+        """
         owed, used = self._owed[last], self._used.get(last, 0)
         forget = ~(owed | used)
         class_of_last = self._class_of[last]
         reached: _Frontier = {}
         queue = [entry for entry in todo if _insert(reached, *entry)]
-        spend = self._budget.spend
+        looks_max = None if self._beam is None else _LOOKS_PER_BEAM * self._beam
         event = self.event
-        for state, bits, path in queue:  # grows while it is walked: breadth first
-            spend()
+        for looks, (state, bits, path) in enumerate(queue):  # grows while walked: breadth first
+            if looks == looks_max:
+                self._truncated = True
+                break
+            # A move costs as much as the antichains are long that it is compared with.
+            self._budget.spend(1 + len(reached[state]) // _COMPARISONS_PER_MOVE)
             if used:
                 after = self._after(class_of_last, state)
                 if after >= 0:
@@ -305,7 +357,7 @@ class Search:
                     if self._blind[class_of_last]:
                         left &= ~self._owed_blind
                     _insert(settled, after, left & forget, Placed(path, last, event))
-            for number, bit in self._moves(last, state, bits):
+            for number, bit in self._moves(last, state, bits, crashed):
                 of_class = self._class_of[number]
                 after = self._after(of_class, state)
                 left = (bits | bit) & ~(self._owed.get(number, 0) | self._loops_at(after))
@@ -317,7 +369,7 @@ class Search:
                     queue.append((after, left, grown))
         return reached
 
-    def _moves(self, last: int, state: int, bits: int) -> Iterator[tuple[int, int]]:
+    def _moves(self, last: int, state: int, bits: int, crashed: bool) -> Iterator[tuple[int, int]]:
         """Yield each update worth placing in this configuration, with its used bit."""
         tried: set[tuple[int, bool]] = set()
         for number in self._open_updates:
@@ -331,7 +383,7 @@ class Search:
             tried.add(position)
             if number != last and self._is_move(of_class, state, bits):
                 yield number, used
-        for of_class, numbers in self._crashed.items():
+        for of_class, numbers in self._crashed.items() if crashed else ():
             if (of_class, True) in tried or (of_class, False) in tried:
                 continue
             after = self._after(of_class, state)
