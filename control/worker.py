@@ -128,3 +128,6 @@ class ByNemesis(CarryOut):
             failed = msgspec.structs.replace(op, error=[type(error).__name__, str(error)])
             return failed, f"{op.f}: {type(error).__name__}: {error}"
         return msgspec.structs.replace(done, type=OpType.INFO), None
+
+    def close(self) -> None:
+        """Nothing to let go of: the nemesis belongs to the caller."""
