@@ -1,0 +1,105 @@
+"""Deliberate faults, each one that somebody shipped: `labrys-node --bug NAME`.
+
+Each is a small override of the core or of the storage; the production code knows nothing of them.
+They show that a test rig finds bugs. A faulty node must not give itself away by stopping at its own
+assertions, so the variants of the core go on where a correct one would stop.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from labrys.node.errors import UsageError
+from labrys.node.messages import NodeId
+from labrys.node.raft import Effects, Persist, Raft
+from labrys.node.storage import Storage
+
+
+class Careless(Raft):
+    """A core that goes on after the impossible has happened."""
+
+    def _violated(self, what: str) -> None:
+        pass
+
+
+class StaleRead(Careless):
+    """Answers reads at once, whether or not it leads."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._at_once: list[int] = []
+
+    def read(self, read_id: int) -> bool:
+        self._at_once.append(read_id)
+        return True
+
+    def effects(self) -> Effects:
+        effects = super().effects()
+        reads, self._at_once = (*effects.reads, *self._at_once), []
+        return msgspec.structs.replace(effects, reads=reads)
+
+
+class EarlyAck(Careless):
+    """Takes an entry for committed as soon as it is in the leader's own log."""
+
+    def _append(self, command: bytes) -> int:
+        index = super()._append(command)
+        self._commit_to(index)
+        return index
+
+
+class CommitOldTerm(Careless):
+    """Commits whatever a majority holds, of any term, and opens its term without an entry."""
+
+    def _may_commit(self, index: int) -> bool:
+        return True
+
+    def _open_term(self) -> None:
+        self._term_start = self.log.last_index
+
+
+class ForgetVote(Storage):
+    """Does not write term and vote down."""
+
+    def write(self, batches: Sequence[Persist]) -> None:
+        super().write([msgspec.structs.replace(batch, hard_state=None) for batch in batches])
+
+
+class LoseTail(Storage):
+    """Comes back without the newest entries, as if they had never been flushed."""
+
+    LOST_COUNT = 5
+
+    def __init__(self, directory: Path, node: NodeId) -> None:
+        super().__init__(directory, node)
+        keep = max(0, len(self.entries) - self.LOST_COUNT)
+        del self.entries[keep:]
+
+
+class Bug(msgspec.Struct, frozen=True):
+    """One fault: what it does, and the parts in which it sits."""
+
+    description: str
+    raft: type[Raft] = Careless
+    storage: type[Storage] = Storage
+
+
+BUGS: dict[str, Bug] = {
+    "stale-read": Bug("reads are answered from the local state of any node", raft=StaleRead),
+    "forget-vote": Bug("term and vote are lost on restart", storage=ForgetVote),
+    "early-ack": Bug("writes are acknowledged before they are replicated", raft=EarlyAck),
+    "commit-old-term": Bug("entries of older terms are committed by counting", raft=CommitOldTerm),
+    "lose-tail": Bug("the newest entries are lost on restart", storage=LoseTail),
+}
+
+
+def find_bug(name: str) -> Bug:
+    """The bug of that name; raises UsageError with the names there are."""
+    if name in BUGS:
+        return BUGS[name]
+    close = difflib.get_close_matches(name, BUGS, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UsageError(f"there is no bug {name!r}: {hint}There are {', '.join(BUGS)}")

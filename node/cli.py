@@ -1,0 +1,145 @@
+"""`labrys-node`: read the command line, run one node, say in one line why it could not."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from labrys.node.bugs import BUGS, find_bug
+from labrys.node.errors import NodeError, UsageError
+from labrys.node.logline import speaker
+from labrys.node.peers import Address
+from labrys.node.raft import Config
+from labrys.node.server import Settings, serve
+
+_EXAMPLES = """\
+examples:
+  labrys-node --id n1 --peers n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=10.0.0.3:7001 \\
+      --listen 0.0.0.0:7001 --http 0.0.0.0:8001 --data /var/lib/labrys
+  labrys-node --node 0 --http :2020 --cluster "1,:3030;2,:3031;3,:3032"     (goraft's form)
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `labrys-node`; exits 0 after a signal, 2 on usage, 4 on the machine, 70 on a bug."""
+    try:
+        settings = parse(sys.argv[1:] if argv is None else argv)
+        code = asyncio.run(serve(settings, speaker(settings.config.id)))
+    except NodeError as error:
+        sys.stderr.write(f"labrys-node: {error}\n")
+        code = error.exit_code
+    sys.exit(code)
+
+
+def parse(argv: Sequence[str]) -> Settings:
+    """The settings that the arguments describe; raises UsageError."""
+    args = _parser().parse_args(argv)
+    peers = _members(args)
+    node = _identity(args, peers)
+    if args.election_timeout_ms < 2 * args.heartbeat_ms:
+        raise UsageError(
+            f"--election-timeout-ms {args.election_timeout_ms} must be at least twice "
+            f"--heartbeat-ms {args.heartbeat_ms}, or followers would not wait for a heartbeat"
+        )
+    if args.data is None and args.node is None:
+        raise UsageError("--data is missing: name a directory for this node's log")
+    return Settings(
+        config=Config(
+            id=node,
+            voters=tuple(peers),
+            election_timeout_ms=args.election_timeout_ms,
+            heartbeat_ms=args.heartbeat_ms,
+        ),
+        peers=peers,
+        listen=_address("--listen", args.listen) if args.listen else peers[node],
+        http=_address("--http", args.http),
+        data=args.data or Path(f"labrys-node-{node}"),
+        request_timeout_ms=args.request_timeout_ms,
+        seed=args.seed,
+        bug=find_bug(args.bug) if args.bug else None,
+    )
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="labrys-node",
+        description="One node of a replicated key-value store (Raft), with an HTTP API.",
+        epilog=_EXAMPLES
+        + "\nbugs:\n"
+        + "\n".join(f"  {n:16}{b.description}" for n, b in BUGS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--id", help="this node's name, one of those in --peers")
+    add("--peers", metavar="ID=HOST:PORT,...", help="all members and where they listen for peers")
+    add("--node", type=int, metavar="INDEX", help="goraft: this node's place in --cluster, from 0")
+    add("--cluster", metavar="ID,HOST:PORT;...", help="goraft: all members")
+    add("--listen", metavar="HOST:PORT", help="where to listen for peers (default: as in --peers)")
+    add("--http", metavar="HOST:PORT", required=True, help="where to serve clients")
+    add("--data", type=Path, metavar="DIR", help="directory of the log, one per node")
+    add("--election-timeout-ms", type=_positive, default=300, metavar="MS",
+        help="seek election after a silence drawn from [MS, 2 MS) (default: 300)")  # fmt: skip
+    add("--heartbeat-ms", type=_positive, default=60, metavar="MS",
+        help="time between a leader's heartbeats (default: 60)")  # fmt: skip
+    add("--request-timeout-ms", type=_positive, default=5000, metavar="MS",
+        help="a client gets an answer within this time (default: 5000)")  # fmt: skip
+    add("--seed", type=int, help="seed of the election timeouts, for experiments")
+    add("--bug", metavar="NAME", help="run a deliberately faulty variant, see below")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _address(flag: str, text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"{flag} {text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _members(args: argparse.Namespace) -> dict[str, Address]:
+    if (args.peers is None) == (args.cluster is None):
+        raise UsageError('give either --peers "n1=HOST:PORT,..." or --cluster "1,HOST:PORT;..."')
+    flag, text, item_mark, name_mark = (
+        ("--peers", args.peers, ",", "=") if args.peers is not None
+        else ("--cluster", args.cluster, ";", ",")
+    )  # fmt: skip
+    members: dict[str, Address] = {}
+    for item in text.split(item_mark):
+        name, mark, place = item.strip().partition(name_mark)
+        if not mark or not name.strip():
+            raise UsageError(f"{flag}: {item!r} is not of the form ID{name_mark}HOST:PORT")
+        if name.strip() in members:
+            raise UsageError(f"{flag} names {name.strip()} twice")
+        members[name.strip()] = _address(flag, place.strip())
+    return members
+
+
+def _identity(args: argparse.Namespace, peers: dict[str, Address]) -> str:
+    if args.cluster is not None:
+        names = list(peers)
+        place: int | None = args.node
+        if place is None or not 0 <= place < len(names):
+            raise UsageError(f"--node must be an index into --cluster, 0 to {len(names) - 1}")
+        return names[place]
+    node: str | None = args.id
+    if node is None or node not in peers:
+        raise UsageError(f"--id {node} is not among --peers ({', '.join(peers)})")
+    return node
+
+
+if __name__ == "__main__":
+    main()

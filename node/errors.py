@@ -1,0 +1,23 @@
+"""What stops a node, sorted by who must act; the exit code sits on the class."""
+
+from typing import ClassVar
+
+
+class NodeError(Exception):
+    """Base of everything the node reports in one clear line before it stops."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class UsageError(NodeError):
+    """The command line is wrong; the message says which flag and what to write instead."""
+
+    exit_code = 2
+
+
+class MachineError(NodeError):
+    """The machine refused something: a port, a directory, a write, an fsync."""
+
+
+class CorruptLog(MachineError):
+    """The log holds bytes that no crash explains: names file, offset and what to do."""
