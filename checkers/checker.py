@@ -16,13 +16,13 @@ class Limits(msgspec.Struct, frozen=True):
     seconds: float = 300.0
     memory_mib: int = 4096
     clock: Callable[[], float] | None = None
-    """Monotonic seconds, passed in so that checkers read no clock of their own; None: no deadline."""
+    """Monotonic seconds, passed in so that checkers read no clock themselves; None: no deadline."""
     memory_used_mib: Callable[[], float] | None = None
     """Resident memory of this process; None: no memory bound."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What a run left behind besides its history. Everything is optional for a bare history file."""
+    """What a run left behind besides its history. All is optional: a bare history file has none."""
 
     faults: Sequence[FaultEvent] = ()
     """The ledger, in order."""

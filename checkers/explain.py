@@ -28,6 +28,7 @@ from labrys.checkers.verdict import Finding
 
 _REJECTED_MAX: Final = 10
 _PREFIX_MAX: Final = 1_000
+_CORE_TOLD_MAX: Final = 20
 _CORE_MOVES: Final = 200_000
 """Work spent on making the core smaller; what is left when it is spent is still a proof."""
 
@@ -61,7 +62,8 @@ def explain(subject: Subject, stuck: Stuck, budget: Budget) -> Finding:
         f"longest linearizable prefix: {len(prefix)} operations, leaving {state}; next would be",
         *(f"  {told(subject, number)}: {reason}" for number, reason in rejected),
         _headline_of_core(core),
-        *(f"  {told(subject, number)}" for number in core),
+        *(f"  {told(subject, number)}" for number in core[:_CORE_TOLD_MAX]),
+        *(["  ..."] if len(core) > _CORE_TOLD_MAX else []),
     ]
     return Finding(
         message="\n".join(lines),

@@ -154,13 +154,16 @@ def _summary(
 ) -> str:
     total = len(subjects)
     operations = sum(len(subject.steps) for subject in subjects)
+    if total == 1:
+        what = "not linearizable" if invalid else "undecided" if undecided else "linearizable"
+        return f"{what}: {operations} operations on one object"
     parts = []
     if invalid:
         parts.append(f"{len(invalid)} of {total} keys not linearizable{_listed(invalid)}")
     if undecided:
         parts.append(f"{len(undecided)} of {total} keys undecided{_listed(undecided)}")
     if not parts:
-        parts.append(f"all {total} keys linearizable" if total > 1 else "linearizable")
+        parts.append(f"all {total} keys linearizable")
     return f"{'; '.join(parts)}; {operations} operations"
 
 
