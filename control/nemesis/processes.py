@@ -73,7 +73,7 @@ class ProcessFault(FaultPackage):
         ]
         self._groups: list[Sequence[str | tuple[str, ...]]] = [*filter(None, by_name), *named]
         if not self._groups:
-            raise UsageError(f"{self.kind}: {len(env.nodes)} node has no minority to hurt")
+            raise UsageError(f"{self.kind}: of {len(env.nodes)} node(s) none is a minority")
 
     @abstractmethod
     def hurt(self, node: str) -> None:
@@ -133,7 +133,7 @@ class ProcessFault(FaultPackage):
         return Outcome(done=done, errors=errors)
 
     def _is_possible(self, target: str) -> bool:
-        return target != "minority" or len(self.env.nodes) > 1
+        return target != "minority" or len(self.env.nodes) > 2
 
     def _settled(self, node: str, before: State) -> State:
         """Return the state once the signal shows, or the last one seen."""

@@ -1,0 +1,95 @@
+"""A cluster made of dictionaries, to play faults on."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from labrys.control.environments.base import Output
+from labrys.control.errors import ClusterError
+from labrys.control.process import State
+
+FIVE = ("n1", "n2", "n3", "n4", "n5")
+
+
+class FakeEnvironment:
+    """Notes the scripts that nodes are given, and answers as it is told."""
+
+    name = "fake"
+
+    def __init__(self, nodes: tuple[str, ...] = FIVE) -> None:
+        self.nodes = nodes
+        self.scripts: dict[str, list[str]] = {node: [] for node in nodes}
+        self.answers: dict[str, Output] = {}
+        """By node: what any script leaves; by default nothing and success."""
+        self.broken: set[str] = set()
+        """Nodes in which no script can be run at all."""
+
+    def provision(self) -> None: ...
+
+    def destroy(self) -> None: ...
+
+    def address(self, node: str) -> str:
+        return f"10.213.0.{self.nodes.index(node) + 1}"
+
+    def home(self, node: str) -> str:
+        return f"/home/{node}"
+
+    def log_dir(self, node: str) -> str:
+        return f"/log/{node}"
+
+    def python(self, node: str) -> str:
+        return "python3"
+
+    def run(self, node: str, script: str, *, timeout_s: float = 10.0) -> Output:
+        if node in self.broken:
+            raise ClusterError(f"{node}: no answer")
+        self.scripts[node].append(script)
+        return self.answers.get(node, Output(0, "", ""))
+
+    def upload(self, node: str, files: Mapping[str, bytes]) -> None: ...
+
+    def collect_logs(self, node: str, into: Path) -> None: ...
+
+
+class FakeSystem:
+    """Processes that are nothing but their states."""
+
+    def __init__(self, nodes: tuple[str, ...] = FIVE) -> None:
+        self.states = dict.fromkeys(nodes, State.RUNNING)
+        self.calls: list[tuple[str, str]] = []
+        self.refusing: set[tuple[str, str]] = set()
+        """(what, node) that raises."""
+        self.leading: tuple[str, ...] = ("n3",)
+        self._lock = threading.Lock()
+
+    def _act(self, what: str, node: str) -> State:
+        with self._lock:
+            self.calls.append((what, node))
+        if (what, node) in self.refusing:
+            raise ClusterError(f"{node}: {what} refused")
+        return self.states[node]
+
+    def nodes_of(self, what: str) -> list[str]:
+        return sorted(node for call, node in self.calls if call == what)
+
+    def start(self, node: str) -> None:
+        if self._act("start", node) is State.DEAD:
+            self.states[node] = State.RUNNING
+
+    def kill(self, node: str) -> None:
+        self._act("kill", node)
+        self.states[node] = State.DEAD
+
+    def pause(self, node: str) -> None:
+        if self._act("pause", node) is State.RUNNING:
+            self.states[node] = State.STOPPED
+
+    def resume(self, node: str) -> None:
+        if self._act("resume", node) is State.STOPPED:
+            self.states[node] = State.RUNNING
+
+    def state(self, node: str) -> State:
+        return self.states[node]
+
+    def leaders(self) -> tuple[str, ...]:
+        return self.leading

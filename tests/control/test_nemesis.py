@@ -1,0 +1,527 @@
+"""The nemesis: what it plans, does, records and undoes, on a cluster made of dictionaries."""
+
+import errno
+import itertools
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.control.nemesis_fakes import FIVE, FakeEnvironment, FakeSystem
+
+from labrys.checkers.fault import FaultEvent, FaultStage
+from labrys.checkers.op import NEMESIS, Op, OpType
+from labrys.control.errors import ClusterError, MachineError, UsageError
+from labrys.control.ledger import Ledger, read_ledger
+from labrys.control.nemesis.kill import Kill
+from labrys.control.nemesis.nemesis import PACKAGES, Nemesis, build_packages, parse_faults
+from labrys.control.nemesis.pause import Pause
+from labrys.control.nemesis.processes import ProcessOptions
+from labrys.control.process import State
+from labrys.workloads import generator as gen
+from labrys.workloads.simulate import simulate
+
+ALL = ("partition", "kill", "pause")
+
+
+class Rig:
+    """A nemesis with everything around it."""
+
+    def __init__(self, path: Path, faults: Any = ALL, seed: int = 1) -> None:
+        self.env = FakeEnvironment()
+        self.system = FakeSystem()
+        self.path = path
+        self.ledger = Ledger(path, lambda: 0)
+        packages = build_packages(faults, self.env, self.system)
+        self.nemesis = Nemesis(packages, self.ledger, random.Random(seed))
+
+    def play(self, f: str, value: Any = None) -> Op:
+        return self.nemesis.invoke(Op(type=OpType.INFO, process=NEMESIS, f=f, value=value))
+
+    @property
+    def events(self) -> tuple[FaultEvent, ...]:
+        return read_ledger(self.path)
+
+    @property
+    def stages(self) -> list[str]:
+        return [event.stage.value for event in self.events]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path / "faults.jsonl")
+    yield made
+    made.ledger.close()
+
+
+def nodes(*names: str) -> dict[str, Any]:
+    return {"targets": "named", "nodes": list(names)}
+
+
+# --- Kills and pauses -----------------------------------------------------------------------------
+
+
+def test_kill_hits_its_targets_and_start_goes_to_all_nodes(rig: Rig) -> None:
+    done = rig.play("kill", nodes("n2", "n4"))
+    assert rig.system.nodes_of("kill") == ["n2", "n4"]
+    assert done.type is OpType.INFO
+    assert done.value["done"] == {"n2": "killed", "n4": "killed"}
+    assert done.value["bit"] is True
+    assert done.error is None
+    undone = rig.play("start")
+    assert rig.system.nodes_of("start") == list(FIVE)
+    assert undone.value["done"]["n2"] == "is running, was dead"
+    assert undone.value["done"]["n1"] == "is running"
+    assert set(rig.system.states.values()) == {State.RUNNING}
+
+
+def test_pause_hits_its_targets_and_resume_goes_to_all_nodes(rig: Rig) -> None:
+    done = rig.play("pause", nodes("n5"))
+    assert done.value["observed"] == {"n5": {"before": "running", "after": "stopped"}}
+    assert done.value["bit"] is True
+    rig.play("resume")
+    assert rig.system.nodes_of("resume") == list(FIVE)
+    assert set(rig.system.states.values()) == {State.RUNNING}
+
+
+def test_killing_what_is_dead_already_is_no_error_and_no_evidence(rig: Rig) -> None:
+    rig.system.states["n2"] = State.DEAD
+    done = rig.play("kill", nodes("n2"))
+    assert done.error is None
+    assert done.value["bit"] is False
+    assert done.value["done"] == {"n2": "is dead, was dead"}
+
+
+def test_pausing_a_dead_node_is_no_error_and_no_evidence(rig: Rig) -> None:
+    rig.play("kill", nodes("n2"))
+    done = rig.play("pause", nodes("n2"))
+    assert done.error is None
+    assert done.value["bit"] is False
+    assert rig.play("resume").error is None, "resuming the dead is fine"
+
+
+def test_pause_that_catches_one_of_two_has_bitten(rig: Rig) -> None:
+    rig.play("kill", nodes("n2"))
+    assert rig.play("pause", nodes("n1", "n2")).value["bit"] is True
+
+
+def test_paused_node_can_be_killed_and_comes_back_running(rig: Rig) -> None:
+    rig.play("pause", nodes("n2"))
+    killed = rig.play("kill", nodes("n2"))
+    assert killed.value["observed"] == {"n2": {"before": "stopped", "after": "dead"}}
+    assert killed.value["bit"] is True
+    rig.play("start")
+    rig.play("resume")
+    assert rig.system.states["n2"] is State.RUNNING
+
+
+def test_start_leaves_a_paused_node_paused(rig: Rig) -> None:
+    rig.play("pause", nodes("n2"))
+    rig.play("kill", nodes("n1"))
+    undone = rig.play("start")
+    assert undone.error is None
+    assert undone.value["done"]["n2"] == "is stopped"
+
+
+def test_signal_that_does_nothing_is_no_evidence(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labrys.control.nemesis.processes.SETTLE_TIMEOUT_S", 0)
+    monkeypatch.setattr(rig.system, "pause", lambda node: None)
+    assert rig.play("pause", nodes("n2")).value["bit"] is False
+
+
+def test_undo_that_does_nothing_is_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labrys.control.nemesis.processes.SETTLE_TIMEOUT_S", 0)
+    rig.play("pause", nodes("n2"))
+    monkeypatch.setattr(rig.system, "resume", lambda node: None)
+    undone = rig.play("resume")
+    assert undone.error == "n2: the process is still stopped after it was undone"
+    assert rig.stages[-1] == "failed"
+
+
+def test_leader_is_looked_up_when_the_moment_has_come(rig: Rig) -> None:
+    plan = {"targets": "leader", "fallback": "n1"}
+    rig.system.leading = ("n4", "n3")
+    done = rig.play("kill", plan)
+    assert done.value["nodes"] == ["n4"]
+    assert rig.events[0].targets == ("n4",)
+    assert "note" not in rig.events[0].plan
+
+
+def test_without_a_leader_the_substitute_is_hit_and_the_ledger_says_so(rig: Rig) -> None:
+    rig.system.leading = ()
+    rig.play("kill", {"targets": "leader", "fallback": "n1"})
+    assert rig.events[0].targets == ("n1",)
+    assert "no leader answered" in rig.events[0].plan["note"]
+
+
+@pytest.mark.parametrize("package", [Kill, Pause])
+def test_five_turns_play_every_group_of_targets(package: type[Kill] | type[Pause]) -> None:
+    fault = package(FakeEnvironment(), FakeSystem(), ProcessOptions())
+    for seed in map(str, range(50)):
+        played = {fault.plan(turn, seed)["targets"] for turn in range(5)}
+        assert {"leader", "minority", "majority", "all"} <= played
+        assert played & {"one", "subset"}
+
+
+# --- The ledger -----------------------------------------------------------------------------------
+
+
+def test_ledger_tells_the_whole_story_of_a_fault(rig: Rig) -> None:
+    rig.play("kill", nodes("n2"))
+    rig.play("start")
+    assert rig.stages == ["planned", "applied", "evidence", "undone"]
+    assert {event.id for event in rig.events} == {1}
+    assert {event.kind for event in rig.events} == {"kill"}
+    evidence = rig.events[2]
+    assert evidence.bit is True
+    assert evidence.targets == ("n2",)
+
+
+def test_evidence_of_a_partition_comes_with_its_end(rig: Rig) -> None:
+    rig.play("start-partition", {"shape": "x", "grudge": {"n1": ["n2"]}})
+    assert rig.stages == ["planned", "applied"]
+    done = rig.play("stop-partition")
+    assert rig.stages == ["planned", "applied", "evidence", "undone"]
+    assert done.value["bit"] is False, "nothing was dropped in a fake network"
+    assert done.value["shape"] == "x"
+
+
+def test_targets_are_in_the_ledger_before_anybody_is_hurt(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    kill = rig.system.kill
+
+    def watching(node: str) -> None:
+        seen.append(rig.stages)
+        kill(node)
+
+    monkeypatch.setattr(rig.system, "kill", watching)
+    rig.play("kill", nodes("n1", "n2"))
+    assert seen == [["planned"], ["planned"]]
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+
+
+def test_fault_that_cannot_be_announced_is_not_begun(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch)
+    with pytest.raises(MachineError, match="No space left"):
+        rig.play("kill", nodes("n1"))
+    assert rig.system.calls == []
+
+
+def test_full_disk_does_not_keep_a_fault_from_being_undone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.play("kill", nodes("n1"))
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(ExceptionGroup) as caught:
+            rig.nemesis.heal()
+    assert [type(error) for error in caught.value.exceptions] == [MachineError]
+    assert set(rig.system.states.values()) == {State.RUNNING}
+    rig.nemesis.heal()
+    assert rig.stages[-1] == "undone"
+
+
+def test_partly_failed_kill_hits_the_others_and_says_which_failed(rig: Rig) -> None:
+    rig.system.refusing = {("kill", "n2")}
+    done = rig.play("kill", nodes("n1", "n2", "n3"))
+    assert done.error == "n2: kill refused"
+    assert done.value["done"] == {"n1": "killed", "n3": "killed"}
+    assert done.value["bit"] is True
+    assert rig.events[1].stage is FaultStage.APPLIED
+    assert rig.events[1].error == "n2: kill refused"
+    rig.play("start")
+    assert rig.system.nodes_of("start") == list(FIVE)
+
+
+def test_wholly_failed_kill_is_failed_and_did_not_bite(rig: Rig) -> None:
+    rig.system.refusing = {("kill", "n2")}
+    done = rig.play("kill", nodes("n2"))
+    assert done.value["bit"] is False
+    assert rig.stages == ["planned", "failed", "evidence"]
+
+
+def test_failed_undo_is_tried_again_by_the_next(rig: Rig) -> None:
+    rig.play("kill", nodes("n1", "n2"))
+    rig.system.refusing = {("start", "n2")}
+    assert rig.play("start").error == "n2: start refused"
+    assert rig.system.states["n1"] is State.RUNNING, "the others are undone"
+    assert rig.stages[-1] == "failed"
+    rig.system.refusing = set()
+    rig.nemesis.heal()
+    assert rig.system.states["n2"] is State.RUNNING
+    assert rig.stages[-1] == "undone"
+
+
+# --- Healing --------------------------------------------------------------------------------------
+
+
+def test_heal_undoes_all_kinds_the_network_first(rig: Rig) -> None:
+    rig.play("kill", nodes("n1"))
+    rig.play("pause", nodes("n2"))
+    rig.play("start-partition", {"shape": "x", "grudge": {"n1": ["n2"]}})
+    rig.nemesis.heal()
+    undone = [event.kind for event in rig.events if event.stage is FaultStage.UNDONE]
+    assert undone == ["partition", "pause", "kill"]
+    assert set(rig.system.states.values()) == {State.RUNNING}
+    assert all("-A LABRYS" not in rig.env.scripts[node][-1] for node in FIVE)
+
+
+def test_heal_tries_everything_and_raises_all_that_failed(rig: Rig) -> None:
+    for f, node in (("kill", "n1"), ("pause", "n2")):
+        rig.play(f, nodes(node))
+    rig.env.broken = {"n4", "n5"}
+    rig.system.refusing = {("resume", "n3")}
+    with pytest.raises(ExceptionGroup) as caught:
+        rig.nemesis.heal()
+    assert sorted(map(str, caught.value.exceptions)) == [
+        "n3: undoing pause failed: resume refused",
+        "n4: undoing partition failed: no answer",
+        "n5: undoing partition failed: no answer",
+    ]
+    assert all(isinstance(error, ClusterError) for error in caught.value.exceptions)
+    assert rig.system.states == dict.fromkeys(FIVE, State.RUNNING)
+    assert {(event.kind, event.stage.value) for event in rig.events[-2:]} == {
+        ("pause", "failed"),
+        ("kill", "undone"),
+    }
+
+
+def test_heal_is_idempotent(rig: Rig) -> None:
+    rig.play("kill", nodes("n1"))
+    rig.nemesis.heal()
+    before = rig.events
+    rig.nemesis.heal()
+    assert rig.events == before
+
+
+def test_no_fault_begins_after_the_heal(rig: Rig) -> None:
+    rig.nemesis.heal()
+    late = rig.play("kill", nodes("n1"))
+    assert rig.system.states["n1"] is State.RUNNING
+    assert "healed for good" in str(late.error)
+    assert rig.events == ()
+
+
+def test_teardown_removes_the_chain_and_starts_nobody(rig: Rig) -> None:
+    rig.system.states["n1"] = State.DEAD
+    rig.nemesis.teardown()
+    assert rig.system.states["n1"] is State.DEAD
+    assert all("-X LABRYS" in rig.env.scripts[node][-1] for node in FIVE)
+
+
+def test_teardown_tries_everything(rig: Rig) -> None:
+    rig.env.broken = {"n4"}
+    rig.system.refusing = {("resume", "n2")}
+    with pytest.raises(ExceptionGroup) as caught:
+        rig.nemesis.teardown()
+    assert [str(error) for error in caught.value.exceptions] == [
+        "n4: no answer",
+        "n2: resume refused",
+    ]
+
+
+def test_setup_heals_without_starting_anything(rig: Rig) -> None:
+    rig.system.states = {**dict.fromkeys(FIVE, State.DEAD), "n2": State.STOPPED}
+    rig.nemesis.setup()
+    assert rig.system.nodes_of("start") == []
+    assert rig.system.states["n2"] is State.RUNNING
+    assert all(":LABRYS" in rig.env.scripts[node][-1] for node in FIVE)
+
+
+def test_second_fault_of_a_kind_ends_the_first(rig: Rig) -> None:
+    rig.play("kill", nodes("n1"))
+    rig.play("kill", nodes("n2"))
+    assert rig.system.states["n1"] is State.RUNNING
+    assert rig.system.states["n2"] is State.DEAD
+    assert [(event.id, event.stage.value) for event in rig.events[3:]] == [
+        (1, "undone"),
+        (2, "planned"),
+        (2, "applied"),
+        (2, "evidence"),
+    ]
+
+
+def test_stop_without_a_start_undoes_all_the_same(rig: Rig) -> None:
+    rig.system.states["n1"] = State.DEAD
+    done = rig.play("start")
+    assert done.error is None
+    assert rig.system.states["n1"] is State.RUNNING
+    assert rig.events == ()
+
+
+def test_unknown_op_is_refused_with_the_nearest(rig: Rig) -> None:
+    with pytest.raises(UsageError, match="unknown nemesis op 'kil'; did you mean 'kill'"):
+        rig.play("kil")
+
+
+# --- The schedule ---------------------------------------------------------------------------------
+
+
+def schedule(path: Path, seed: int, seconds: float = 60, faults: Any = ALL) -> list[Op]:
+    rig = Rig(path, faults, seed)
+    generator = gen.time_limit(seconds, gen.nemesis(rig.nemesis.generator(5.0)))
+
+    def answer(op: Op) -> tuple[Op, int]:
+        return op, 50_000_000
+
+    history = simulate(generator, clients=1, system=answer, seed=seed)
+    rig.ledger.close()
+    return history[::2]  # one op at a time: every other one is the completion
+
+
+def seconds_of(ops: list[Op], *fs: str) -> list[float]:
+    return [op.time / 1e9 for op in ops if op.f in fs]
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "stop"),
+    [
+        ("partition", "start-partition", "stop-partition"),
+        ("kill", "kill", "start"),
+        ("pause", "pause", "resume"),
+    ],
+)
+def test_each_kind_begins_soon_and_alternates_by_the_interval(
+    tmp_path: Path, kind: str, start: str, stop: str
+) -> None:
+    for seed in range(10):
+        ops = [op for op in schedule(tmp_path / "f", seed) if op.f in (start, stop)]
+        assert [op.f for op in ops] == [start, stop] * (len(ops) // 2) + [start] * (len(ops) % 2)
+        times = seconds_of(ops, start, stop)
+        assert 2 <= times[0] <= 3.2
+        gaps = [b - a for a, b in itertools.pairwise(times)]
+        assert all(3.5 <= gap <= 6.5 for gap in gaps), gaps
+        assert len([op for op in ops if op.f == start]) >= 5
+
+
+def test_kinds_overlap_in_time(tmp_path: Path) -> None:
+    active: set[str] = set()
+    most = 0
+    for op in schedule(tmp_path / "f", 1):
+        active = active | {op.f} if op.f in ("start-partition", "kill", "pause") else active
+        active -= {
+            "stop-partition": {"start-partition"},
+            "start": {"kill"},
+            "resume": {"pause"},
+        }.get(op.f, set())
+        most = max(most, len(active))
+    assert most == 3
+
+
+def test_schedule_is_a_function_of_the_seed(tmp_path: Path) -> None:
+    def plans(seed: int) -> dict[str, list[Any]]:
+        ops = schedule(tmp_path / "f", seed)
+        return {
+            f: [op.value for op in ops if op.f == f] for f in ("start-partition", "kill", "pause")
+        }
+
+    assert plans(1) == plans(1)
+    assert plans(1) != plans(2)
+
+
+def test_adding_a_kind_does_not_change_the_plans_of_the_others(tmp_path: Path) -> None:
+    alone = schedule(tmp_path / "f", 1, faults=["kill"])
+    beside = schedule(tmp_path / "f", 1)
+    assert [op.value for op in alone if op.f == "kill"] == [
+        op.value for op in beside if op.f == "kill"
+    ]
+
+
+def test_kind_may_have_an_interval_of_its_own(tmp_path: Path) -> None:
+    ops = schedule(tmp_path / "f", 1, faults={"kill": {"interval_s": 1}, "pause": {}})
+    assert len(seconds_of(ops, "kill")) > 20
+    assert len(seconds_of(ops, "pause")) < 8
+
+
+def test_without_faults_there_is_nothing_to_play(tmp_path: Path) -> None:
+    assert schedule(tmp_path / "f", 1, faults=[]) == []
+
+
+def test_fault_holds_half_its_time_even_if_the_nemesis_was_late(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "f", ["kill", "pause"])
+    generator = gen.time_limit(300, gen.nemesis(rig.nemesis.generator(5.0)))
+
+    def slow_to_pause(op: Op) -> tuple[Op, int]:
+        return op, 12_000_000_000 if op.f in ("pause", "resume") else 1_000
+
+    ops = [op for op in simulate(generator, clients=1, system=slow_to_pause)[::2]]
+    rig.ledger.close()
+    kills = [op for op in ops if op.f in ("kill", "start")]
+    assert len(kills) > 10
+    assert all(b.time - a.time >= 2_000_000_000 for a, b in itertools.pairwise(kills))
+
+
+# --- The spec -------------------------------------------------------------------------------------
+
+
+def test_registry_names_the_kinds() -> None:
+    assert set(PACKAGES) == set(ALL)
+    assert all(PACKAGES[kind].kind == kind for kind in ALL)
+
+
+def test_options_come_from_the_spec() -> None:
+    parsed = parse_faults(
+        {
+            "partition": {"shapes": ["isolate-leader"]},
+            "kill": {"targets": ["all", ["n1", "n3"]]},
+            "pause": None,
+        }
+    )
+    assert list(parsed) == ["partition", "kill", "pause"]
+    kill = parsed["kill"]
+    assert isinstance(kill, ProcessOptions)
+    assert kill.targets == ("all", ("n1", "n3"))
+
+
+def test_only_the_wanted_targets_are_hit() -> None:
+    packages = build_packages(
+        {"kill": {"targets": ["majority", ["n1", "n3"]]}}, FakeEnvironment(), FakeSystem()
+    )
+    plans = [packages[0].plan(turn, "seed") for turn in range(20)]
+    assert {plan["targets"] for plan in plans} == {"majority", "named"}
+    assert all(plan["nodes"] == ["n1", "n3"] for plan in plans if plan["targets"] == "named")
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        (["partitoin"], "unknown fault 'partitoin'; did you mean 'partition'?"),
+        ({"partition": {"shape": []}}, "partition: unknown option 'shape'; did you mean 'shapes'"),
+        ({"partition": {"shapes": ["bridg"]}}, "partition shape 'bridg'; did you mean 'bridge'"),
+        ({"partition": {"shapes": []}}, "partition: shapes: name at least one"),
+        ({"partition": {"shapes": "bridge"}}, "faults: partition: Expected `array`, got `str`"),
+        ({"partition": ["bridge"]}, "faults: partition: options are a mapping"),
+        ({"kill": {"targets": ["leaders"]}}, "unknown target 'leaders'; did you mean 'leader'"),
+        ({"kill": {"targets": [["n9"]]}}, "kill: unknown node 'n9'"),
+        ({"kill": {"targets": [[]]}}, "kill: targets: a list of nodes is empty"),
+        ({"kill": {"targets": []}}, "kill: targets: name at least one"),
+        ({"pause": {"interval_s": 0}}, "pause: interval_s: must be more than 0"),
+        ({"pause": {"interval_s": "5"}}, "faults: pause: Expected `float | null`"),
+        (["meteor"], "unknown fault 'meteor'; known: kill, partition, pause"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_spec_are_named(faults: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_faults(faults, FIVE)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("n1",), ("n1", "n2")])
+def test_fewer_than_three_nodes_have_no_minority(names: tuple[str, ...]) -> None:
+    env, system = FakeEnvironment(names), FakeSystem(names)
+    (kill,) = build_packages(["kill"], env, system)
+    assert "minority" not in {kill.plan(turn, "seed")["targets"] for turn in range(20)}
+    with pytest.raises(UsageError, match="none is a minority"):
+        build_packages({"kill": {"targets": ["minority"]}}, env, system)
