@@ -492,7 +492,8 @@ class _Sleep(Generator, frozen=True):
 
 
 def sleep(seconds: float) -> Generator:
-    """No op for `seconds` from the first time it is asked; for use in a list."""
+    """No op for `seconds`, for use in a list. It counts from the moment it is its turn: when the op
+    before has begun, or, behind `synchronize`, when it has ended."""
     return _Sleep(_ns(seconds))
 
 

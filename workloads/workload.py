@@ -51,7 +51,7 @@ class Workload(msgspec.Struct, Generic[OptionsT], frozen=True):
 def parse_options(
     workload: Workload[OptionsT], options: Mapping[str, Any], *, concurrency: int
 ) -> OptionsT:
-    """Return the checked options. Raises ValueError naming the option, what is wrong and the mend."""
+    """Return the checked options. Raises ValueError: which one is wrong, and the mend."""
     known = workload.options.__struct_fields__
     for name in options:
         if name not in known:
