@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from labrys.control.environments.scripts import Ended
 from labrys.control.errors import ClusterError
 
 T = TypeVar("T")
@@ -74,6 +75,17 @@ def check(node: str, what: str, output: Output) -> str:
         said = (output.err.strip() or output.out.strip() or "no output")[-2000:]
         raise ClusterError(f"{node}: {what} failed (exit {output.code}): {said}")
     return output.out
+
+
+def output(node: str, script: str, timeout_s: float, ended: Ended) -> Output:
+    """Return what a script left; raise ClusterError if it was cut off for lack of time."""
+    if ended.code is None:
+        said = (ended.err.strip() or ended.out.strip())[-500:]
+        raise ClusterError(
+            f"{node}: script did not end within {timeout_s:g} s: {script.strip()[:200]!r}"
+            + (f"; it said {said!r}" if said else "")
+        )
+    return Output(ended.code, ended.out, ended.err)
 
 
 def on_nodes(nodes: Iterable[str], action: Callable[[str], T]) -> dict[str, T]:

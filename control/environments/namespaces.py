@@ -34,6 +34,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from labrys.control.environments.scripts import search_path
 from labrys.control.errors import InternalError, MachineError
 
 # What faults and namespaces need on the machine, and the Debian package that brings it.
@@ -101,11 +102,6 @@ def require_tools() -> None:
     if missing:
         packages = " ".join(sorted({TOOLS[tool] for tool in missing}))
         raise MachineError(f"not installed: {', '.join(missing)} (apt-get install {packages})")
-
-
-def search_path() -> str:
-    """PATH with the sbin directories, which an ordinary user's PATH often lacks."""
-    return os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def attempt(inside: Callable[[], None], *, timeout_s: float) -> str | None:

@@ -132,7 +132,10 @@ try:
     env.run("n1", "echo so far; sleep 1000", timeout_s=0.2)
 except ClusterError as error:
     say(error)
-say([pid for pid in os.listdir("/proc") if pid.isdecimal() and int(pid) > 2])
+deadline = time.monotonic() + 10
+def left(): return [pid for pid in os.listdir("/proc") if pid.isdecimal() and int(pid) > 2]
+while left() and time.monotonic() < deadline: time.sleep(0.005)
+say(left())
 """
         out = run_inside(tmp_path, code).splitlines()
         assert out[0].startswith("n1: script did not end within 0.2 s")
