@@ -106,8 +106,9 @@ class History:
     torn: bool
     """Whether the file ended in half a line, which was left out."""
 
-    def __init__(self, ops: Iterable[Op], *, torn: bool = False) -> None:
-        self.ops = tuple(_numbered(ops))
+    def __init__(self, ops: Iterable[Op], *, torn: bool = False, monotonic: bool = True) -> None:
+        """Make the history of `ops`. Other tools' clocks may not be `monotonic`: ours must be."""
+        self.ops = tuple(_numbered(ops, monotonic))
         self.operations = tuple(_paired(self.ops))
         self.torn = torn
         self._marks = tuple(
@@ -175,11 +176,16 @@ def read_history(path: str | Path) -> History:
 
 
 def located(
-    path: str | Path, ops: Sequence[Op], lines: Sequence[int], *, torn: bool = False
+    path: str | Path,
+    ops: Sequence[Op],
+    lines: Sequence[int],
+    *,
+    torn: bool = False,
+    monotonic: bool = True,
 ) -> History:
     """Make the history of `ops`, which stood on `lines` of `path`; errors name path and line."""
     try:
-        return History(ops, torn=torn)
+        return History(ops, torn=torn, monotonic=monotonic)
     except HistoryError as error:
         raise HistoryError(f"{path}:{lines[error.position]}: {error}", error.position) from None
 
@@ -218,7 +224,7 @@ def encode_op(op: Op) -> bytes:
     return _encoder.encode(fields)
 
 
-def _numbered(ops: Iterable[Op]) -> Iterable[Op]:
+def _numbered(ops: Iterable[Op], monotonic: bool) -> Iterable[Op]:
     """Give each op its index, and see that neither index nor time runs backwards."""
     last_index, last_time = -1, -1
     for position, op in enumerate(ops):
@@ -226,7 +232,7 @@ def _numbered(ops: Iterable[Op]) -> Iterable[Op]:
             op = msgspec.structs.replace(op, index=position)
         if op.index <= last_index:
             raise HistoryError(f"index {op.index} follows index {last_index}", position)
-        if 0 <= op.time < last_time:
+        if monotonic and 0 <= op.time < last_time:
             raise HistoryError(
                 f"op {op.index}: time runs backwards, from {last_time} to {op.time} ns", position
             )

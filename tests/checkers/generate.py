@@ -5,9 +5,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from tests.checkers.oracle import ILLEGAL, Act, apply
+
 from labrys.checkers.history import History
 from labrys.checkers.op import Op, OpType
-from tests.checkers.oracle import ILLEGAL, Act, apply
 
 
 def messy(rng: random.Random, family: str = "register") -> list[Act]:
@@ -133,8 +134,9 @@ def with_stale_read(acts: list[Act], processes: int) -> list[Act] | None:
         for value in (act.value if isinstance(act.value, list) else [act.value])
     }
     old = [
-        act.value for act in acts if act.f == "write" and (act.ret or end) < horizon
-        and repr(act.value) not in recent
+        act.value
+        for act in acts
+        if act.f == "write" and (act.ret or end) < horizon and repr(act.value) not in recent
     ]
     if not old:
         return None
