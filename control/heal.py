@@ -1,0 +1,135 @@
+"""Remove what dead runs left behind.
+
+A netns run leaves nothing: its world ends with its last process. A docker run that was killed
+leaves containers and a network, which carry labels (see `engine`). Whatever belongs to a living
+controller stays, however odd it looks.
+"""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import msgspec
+import requests
+from docker.errors import DockerException
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+from labrys.control.environments import engine
+from labrys.control.environments.docker import collect
+from labrys.control.errors import LabrysError, MachineError
+
+
+class Healed(msgspec.Struct, frozen=True):
+    """What was done, in words fit to print."""
+
+    removed: tuple[str, ...] = ()
+    """Names of the removed containers and networks."""
+    kept: tuple[str, ...] = ()
+    """What may be left over but is not for us to judge, with the command that removes it."""
+    failures: tuple[str, ...] = ()
+    """What should have been removed, or saved, but was not, and why."""
+
+
+class _Leftover(msgspec.Struct):
+    """Everything one controller made for one run."""
+
+    labels: dict[str, str]
+    containers: list[Container] = []
+    networks: list[Network] = []
+
+    @property
+    def is_dead(self) -> bool | None:
+        """Whether the run is over; None if nobody here can know.
+
+        A controller that we cannot see, in another container or before a reboot, is over when all
+        of its containers have stopped: a run's containers never stop while it lives.
+        """
+        lives = engine.owner_lives(self.labels)
+        if lives is not None:
+            return not lives
+        stopped = [container.status in ("exited", "dead") for container in self.containers]
+        return True if stopped and all(stopped) else None
+
+    @property
+    def names(self) -> list[str]:
+        containers = [str(container.name) for container in self.containers]
+        return containers + [str(network.name) for network in self.networks]
+
+
+def heal(say: Callable[[str], None]) -> Healed:
+    """Remove the containers and networks of dead runs, after saving their logs; tell each by `say`.
+
+    Logs go into the run directory, if that still exists. One failure does not stop the others;
+    none raises. Where no engine answers there is nothing to heal.
+    """
+    try:
+        client = engine.connect()
+    except MachineError:
+        return Healed()
+    removed: list[str] = []
+    kept: list[str] = []
+    failures: list[str] = []
+    with contextlib.closing(client):
+        try:
+            leftovers = _leftovers(client)
+        except (DockerException, requests.RequestException) as error:
+            return Healed(failures=(f"docker: leftovers cannot be listed: {error}",))
+        for leftover in leftovers:
+            dead = leftover.is_dead
+            run = leftover.labels.get(engine.RUN, "")
+            if dead:
+                failures += _save_logs(leftover, Path(run))
+                try:
+                    engine.remove(leftover.containers, leftover.networks)
+                except (LabrysError, DockerException, requests.RequestException) as error:
+                    failures.append(f"{', '.join(leftover.names)}: not removed: {error}")
+                else:
+                    removed += leftover.names
+                    say(f"heal: removed {', '.join(leftover.names)} of the dead run {run}")
+            elif dead is None:
+                kept.append(_by_hand(leftover, run))
+    return Healed(tuple(removed), tuple(kept), tuple(failures))
+
+
+def _leftovers(client: docker.DockerClient) -> list[_Leftover]:
+    """Return all that carries our label, by run and owner."""
+    found: dict[tuple[str, ...], _Leftover] = {}
+
+    def of(labels: dict[str, str]) -> _Leftover:
+        key = tuple(
+            labels.get(name, "") for name in (engine.RUN, engine.OWNER, engine.PROCESS_TABLE)
+        )
+        return found.setdefault(key, _Leftover(labels))
+
+    containers, networks = engine.labelled(client, engine.LABEL)
+    for container in containers:
+        of(container.labels).containers.append(container)
+    for network in networks:
+        of(network.attrs.get("Labels") or {}).networks.append(network)
+    return list(found.values())
+
+
+def _save_logs(leftover: _Leftover, run_dir: Path) -> list[str]:
+    """Copy the nodes' logs into their run directory; return what went wrong."""
+    if not run_dir.is_absolute() or not run_dir.is_dir():
+        return []
+    failures = []
+    for container in leftover.containers:
+        try:
+            collect(container, run_dir / "nodes" / container.labels.get(engine.NODE, "unknown"))
+        except (LabrysError, OSError) as error:
+            failures.append(str(error))
+    return failures
+
+
+def _by_hand(leftover: _Leftover, run: str) -> str:
+    containers = " ".join(str(container.name) for container in leftover.containers)
+    networks = " ".join(str(network.name) for network in leftover.networks)
+    commands = [f"docker rm -fv {containers}"] * bool(containers)
+    commands += [f"docker network rm {networks}"] * bool(networks)
+    return (
+        f"{', '.join(leftover.names)}: made by a controller that cannot be seen from here, for "
+        f"{run}; if that is over: {' && '.join(commands)}"
+    )
