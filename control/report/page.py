@@ -1,0 +1,87 @@
+"""The page of a run: `report.html`, one file that opens anywhere, without a network, for ever.
+
+Python computes (`data.py`), the script only draws. The data travels as gzip in base64, since that
+is what a browser can unpack without any library. Two walls keep values of a run from becoming
+markup: nothing but base64 and escaped text is ever pasted into the shell, and the script writes
+text nodes only. A content security policy that knows the hash of our own script and style backs
+them up.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from labrys.checkers.verdict import Verdict
+from labrys.control.report import text
+from labrys.control.report.data import ReportData, report_data
+from labrys.control.report.run_files import RunFiles, read_run
+from labrys.control.store import REPORT, write_atomically
+
+SCRIPTS: Final = ("base.js", "panels.js", "timeline.js", "main.js")
+"""The parts of the one script, in order."""
+
+_EXIT_CODE: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3, Verdict.ERROR: 4}
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into `run_dir`, whole or not at all, and return its path.
+
+    A missing or damaged file of the run becomes a notice on the page. Raises MachineError when
+    the page cannot be written.
+    """
+    run = read_run(run_dir)
+    path = run_dir / REPORT
+    write_atomically(path, render_page(report_data(run), fallback_text(run)).encode())
+    return path
+
+
+def render_page(data: ReportData, fallback: str) -> str:
+    """Return the page that shows `data`, with `fallback` for readers without scripts."""
+    script = "\n".join(_asset(name) for name in SCRIPTS)
+    style = _asset("page.css")
+    packed = gzip.compress(msgspec.json.encode(data), compresslevel=9, mtime=0)
+    verdict = data.verdict.value if data.verdict is not None else "none"
+    parts = {
+        "title": html.escape(f"{verdict}: {data.title}"),
+        "script-hash": _csp_hash(script),
+        "style-hash": _csp_hash(style),
+        "style": style,
+        "script": script,
+        "fallback": html.escape(fallback),
+        "data": base64.b64encode(packed).decode(),
+    }
+    page = _asset("page.html")
+    # One pass over the shell: a value that looks like a placeholder is not one.
+    pieces = page.split("{{")
+    out = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        out += [parts[name], rest]
+    return "".join(out)
+
+
+def fallback_text(run: RunFiles) -> str:
+    """Return verdict and findings as plain text."""
+    results: dict[str, Any] = msgspec.to_builtins(run.results)
+    verdict = run.results.verdict
+    spec = {**results, **{name: value for name, value in run.spec.items() if value is not None}}
+    lines = [text.first_line(spec)]
+    lines += [f"notice: {notice}" for notice in run.notices]
+    code = 4 if verdict is None else _EXIT_CODE[verdict]
+    lines.append(text.verdict_block(run.path, results, exit_code=code))
+    return "\n".join(lines)
+
+
+def _asset(name: str) -> str:
+    return resources.files("labrys.control.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _csp_hash(source: str) -> str:
+    digest = hashlib.sha256(source.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,0 +1,248 @@
+"""The terminal twin of the page: the same facts as stable, greppable plain text.
+
+The first and the last line carry seed and verdict. Colour only ever adds to words. Nothing in
+here reads a file or a clock, or knows whether there is a terminal.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from labrys.checkers.op import Op
+from labrys.checkers.verdict import Finding, Verdict
+from labrys.control.report.data import FAIL, INFO, OPEN, Anomaly, ReportData
+from labrys.control.report.labels import error_text, value_text
+from labrys.control.report.run_files import Results
+
+FINDINGS_PRINTED_MAX: Final = 10
+"""Findings printed for one checker."""
+LINES_PRINTED_MAX: Final = 40
+"""Lines printed of one finding."""
+LANE_OPS_MAX: Final = 24
+"""Operations drawn as lanes: those nearest to the end of the window."""
+
+_COLOR: Final = {
+    Verdict.VALID: "green",
+    Verdict.INVALID: "red",
+    Verdict.UNKNOWN: "yellow",
+    Verdict.ERROR: "magenta",
+}
+_OP_ROW: Final = "{:>8} {:>13} {:>8} {:<6} {:<8} {:<6} {:<24} {}"
+OP_HEADER: Final = _OP_ROW.format(
+    "index", "time", "process", "type", "f", "key", "value", "error"
+).rstrip()
+"""The names of the columns that `op_line` prints."""
+
+
+def first_line(spec: Mapping[str, Any]) -> str:
+    """Return the line that opens the output of a test, from its resolved spec or its results.
+
+    `labrys: seed 8817  register  partition,kill  60 s  5 nodes  netns`
+    """
+    faults = ",".join(map(str, spec.get("faults") or ())) or "no faults"
+    nodes = spec.get("nodes", "?")
+    count = nodes if isinstance(nodes, int | str) else len(nodes)
+    seconds = spec.get("time_limit", spec.get("duration_s"))
+    words = [
+        f"labrys: seed {spec.get('seed', '?')}",
+        str(spec.get("workload") or "?"),
+        *([f"bug {spec['bug']}"] if spec.get("bug") else []),
+        faults,
+        *([f"{seconds:g} s"] if isinstance(seconds, int | float) else []),
+        f"{count} nodes",
+        str(spec.get("environment") or spec.get("env") or "?"),
+    ]
+    return _one_line("  ".join(words))
+
+
+def last_line(seed: Any, verdict: Verdict | None, exit_code: int) -> str:
+    """Return the line that ends the output of a test: `labrys: seed 8817  INVALID  exit 1`."""
+    return f"labrys: seed {seed}  {_loud(verdict)}  exit {exit_code}"
+
+
+def verdict_block(
+    run_dir: Path | str, results: Mapping[str, Any], *, exit_code: int, color: bool = False
+) -> str:
+    """Return what a run concluded and why, several lines, from its results.json.
+
+    Raises `msgspec.ValidationError` if `results` are not the results of a run.
+    """
+    run = msgspec.convert(dict(results), Results)
+    width = max((len(name) for name in run.checkers), default=0)
+    lines = [f"verdict {_styled(run.verdict, color)}"]
+    lines += [f"  rig error: {_one_line(error_text(error))}" for error in run.errors]
+    for name, check in run.checkers.items():
+        word = _styled(check.verdict, color, quiet=True, width=7)
+        lines.append(f"  {name:<{width}}  {word}  {_one_line(check.summary)}")
+        if check.hint:
+            lines.append(f"    hint: {_one_line(check.hint)}")
+        if check.verdict is Verdict.VALID:
+            continue
+        for finding in check.findings[:FINDINGS_PRINTED_MAX]:
+            lines += [f"    {line}" for line in finding_lines(finding)]
+        if (more := len(check.findings) - FINDINGS_PRINTED_MAX) > 0:
+            lines.append(f"    ... and {more} more findings, all in results.json")
+    if run.rerun:
+        lines.append(f"re-run     {_one_line(run.rerun)}")
+    if run.recheck:
+        lines.append(f"re-check   {_one_line(run.recheck)}")
+    lines.append(f"report     {run_dir}/report.html")
+    seed = "?" if run.seed is None else run.seed
+    ending = f"labrys: seed {seed}  {_styled(run.verdict, color)}  exit {exit_code}"
+    return "\n".join([*lines, ending])
+
+
+def finding_lines(finding: Finding) -> list[str]:
+    """Return a finding as lines: its headline, then the rest of its message indented by two."""
+    head, *rest = [_one_line(line) for line in finding.message.splitlines()] or [""]
+    lines = [head, *(line if line.startswith("  ") else f"  {line}" for line in rest)]
+    if len(lines) > LINES_PRINTED_MAX:
+        cut = len(lines) - LINES_PRINTED_MAX
+        lines = [*lines[:LINES_PRINTED_MAX], f"  ... {cut} more lines, all in results.json"]
+    return lines
+
+
+def op_line(op: Op) -> str:
+    """Return one event of a history in aligned columns; what is absent is a dash."""
+    return _one_line(
+        _OP_ROW.format(
+            op.index,
+            f"{op.time / 1e9:.6f}",
+            str(op.process),
+            op.type.value,
+            op.f,
+            "-" if op.key is None else op.key,
+            value_text(op.value),
+            "-" if op.error is None else error_text(op.error),
+        )
+    )
+
+
+def op_lines(ops: Iterable[Op]) -> Iterator[str]:
+    """Return a header and a line for each event."""
+    yield OP_HEADER
+    yield from map(op_line, ops)
+
+
+def anomaly_text(data: ReportData, anomaly: Anomaly, *, width: int = 100) -> str:
+    """Return the window of an anomaly as lanes of text, a lane per process, and its legend.
+
+    Time is warped: one column per event, stretched where a label needs room. `[w 3]` was ok,
+    `(w 3)` failed, `[w 3~~` has an unknown outcome and may still take effect. The number in
+    front of a label is the operation's place in the linearizable prefix; an X marks a rejected one.
+    """
+    if not anomaly.ops:
+        return ""
+    ops = data.ops
+    number = {step.op: anomaly.steps_cut + i for i, step in enumerate(anomaly.steps, 1)}
+    rejected = {entry.op for entry in anomaly.rejected}
+    wanted = sorted({*anomaly.ops, *rejected})
+    shown = wanted[-LANE_OPS_MAX:]
+    starts = _starts(data)
+    bars = [
+        _Bar(
+            row=row,
+            lane=f"process {ops.process[row]}",
+            call=ops.index[row],
+            ret=ops.ret_index[row] if ops.outcome[row] not in (INFO, OPEN) else None,
+            label=(f"{number[row]}:" if row in number else "X:" if row in rejected else "")
+            + ops.label[row],
+            is_fail=ops.outcome[row] == FAIL,
+        )
+        for row in shown
+    ]
+    columns = _warp(bars)
+    end = max(columns.values()) + 1
+    lanes: dict[str, list[str]] = {bar.lane: [" "] * (end + 1) for bar in bars}
+    for bar in bars:
+        left = columns[bar.call]
+        right = end if bar.ret is None else columns[bar.ret]
+        body = bar.label.ljust(right - left - 1, "~" if bar.ret is None else "-")
+        opening, closing = "()" if bar.is_fail else "[]"
+        text = f"{opening}{body[: right - left - 1]}{'~' if bar.ret is None else closing}"
+        lanes[bar.lane][left : right + 1] = text
+    gutter = max(len(lane) for lane in lanes) + 2
+    clock = f"{starts[shown[0]] / 1e6:.3f} s"
+    until = f"{anomaly.end / 1e6:.3f} s"
+    lines = [f"{'':<{gutter}}{clock}{until:>{max(2, end + 1 - len(clock))}}"]
+    room = max(20, width - gutter)
+    for lane, cells in lanes.items():
+        drawn = "".join(cells).rstrip()
+        lines.append(f"{lane:<{gutter}}{drawn if len(drawn) <= room else drawn[: room - 1] + '>'}")
+    if len(shown) < len(wanted):
+        lines.append(f"{len(wanted) - len(shown)} earlier operations of the window are left out")
+    if anomaly.steps:
+        first = anomaly.steps_cut
+        lines.append("longest linearizable prefix" + (f", after {first} steps:" if first else ":"))
+        for step in anomaly.steps:
+            state = "" if step.state is None else f"  state {step.state}"
+            lines.append(f"  {number[step.op]}: {ops.index[step.op]} {ops.label[step.op]}{state}")
+    lines += [
+        f"  X: {ops.index[entry.op]} {ops.label[entry.op]} rejected: {entry.reason}"
+        for entry in anomaly.rejected
+    ]
+    return "\n".join(map(_one_line, lines))
+
+
+class _Bar(msgspec.Struct, frozen=True):
+    """An operation as it stands in a lane; `call` and `ret` are history indices."""
+
+    row: int
+    lane: str
+    call: int
+    ret: int | None
+    label: str
+    is_fail: bool
+
+
+def _warp(bars: list[_Bar]) -> dict[int, int]:
+    """Give every event a column: in the order of the history, with room for the labels."""
+    events = sorted({i for bar in bars for i in (bar.call, bar.ret) if i is not None})
+    opened = {bar.ret: bar for bar in bars if bar.ret is not None}
+    room = {bar.call: len(bar.label) + 1 for bar in bars if bar.ret is None}
+    columns: dict[int, int] = {}
+    free = 0
+    for event in events:
+        if event in opened:
+            bar = opened[event]
+            free = max(free, columns[bar.call] + len(bar.label) + 1)
+        columns[event] = free
+        free += 1
+    # A bar without an end reaches to the last column, which must leave room for its label.
+    last = max(columns[call] + length for call, length in room.items()) if room else 0
+    columns[-1] = max(free - 1, last)
+    return columns
+
+
+def _starts(data: ReportData) -> list[int]:
+    starts: list[int] = []
+    now = 0
+    for delta in data.ops.call_delta:
+        now += delta
+        starts.append(now)
+    return starts
+
+
+def _loud(verdict: Verdict | None) -> str:
+    return "NO VERDICT" if verdict is None else verdict.value.upper()
+
+
+def _styled(
+    verdict: Verdict | None, color: bool, *, quiet: bool = False, width: int = 0
+) -> str:
+    """The verdict as a word: upper case, but `valid` stays small where many stand in a list."""
+    word = "valid" if quiet and verdict is Verdict.VALID else _loud(verdict)
+    padded = word.ljust(width)
+    if not color or verdict is None:
+        return padded
+    return click.style(padded, fg=_COLOR[verdict], bold=verdict is not Verdict.VALID)
+
+
+def _one_line(text: str) -> str:
+    """Escape what would break a line or drive a terminal: values of a run are text, no more."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
