@@ -1,1 +1,1 @@
-"""The control process: CLI, test specs, lifecycle, interpreter, environments, nemesis and reports."""
+"""The control process: command line, specs, lifecycle, environments, nemesis and reports."""

@@ -1,10 +1,25 @@
 """`labrys check`: judge stored runs and bare history files again, offline."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
-from labrys.checkers.verdict import CheckResult, Verdict
+from labrys.checkers.formats import AUTO, FORMATS, detect, read_any
+from labrys.checkers.history import History, HistoryError, read_history
+from labrys.checkers.linearizable import Linearizable
+from labrys.checkers.models import MODELS
+from labrys.checkers.verdict import CheckResult, Verdict, combine
+from labrys.control import judge
+from labrys.control.errors import UsageError
+from labrys.control.judge import EXIT_CODES
+from labrys.control.ledger import read_ledger
+from labrys.control.report import text
+from labrys.control.spec import suggestion
+from labrys.control.store import RunDirectory, find_run
+from labrys.workloads.registry import WORKLOADS
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -12,6 +27,158 @@ class Checked(msgspec.Struct, frozen=True):
 
     path: str
     verdict: Verdict
-    checkers: dict[str, CheckResult]
     readings: dict[str, Any]
-    """How the file was read: format, model and the choices that can change a verdict."""
+    """How it was read: format, model and the choices that can change a verdict."""
+    checkers: dict[str, CheckResult]
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """How bare files are to be read and what a check may cost, as the command line says."""
+
+    model: str | None
+    file_format: str
+    initial: Any
+    keyed: bool
+    nil_read: str
+    seconds: float
+    memory_mib: int
+
+
+def check_paths(paths: Sequence[str], runs_dir: Path, reading: Reading, *, as_json: bool) -> int:
+    """Judge every path, print one block (or JSON line) each and return the exit code.
+
+    A path that cannot be read is told and the others are judged all the same; then the code is
+    that of a usage error, unless something was found invalid.
+    """
+    verdicts: list[Verdict] = []
+    refused = False
+    for path in paths:
+        try:
+            checked = _check(path, runs_dir, reading)
+        except UsageError as error:
+            click.echo(f"labrys: error: {error}", err=True)
+            refused = True
+            continue
+        verdicts.append(checked.verdict)
+        if as_json:
+            click.echo(msgspec.json.encode(checked))
+        else:
+            for line in _lines(checked):
+                click.echo(line)
+    verdict = combine(verdicts)
+    if refused and verdict is not Verdict.INVALID:
+        return UsageError.exit_code
+    return EXIT_CODES[verdict]
+
+
+def parse_reading(
+    *,
+    model: str | None,
+    workload: str | None,
+    file_format: str,
+    initial: str | None,
+    keyed: bool,
+    nil_read: str,
+    timeout: float,
+    memory: int,
+) -> Reading:
+    """Return the flags of `labrys check`, checked. Raises UsageError naming the flag."""
+    if model is not None and workload is not None:
+        raise UsageError("--model and --workload: give one of them, a workload implies its model")
+    if workload is not None:
+        if workload not in WORKLOADS:
+            raise UsageError(
+                f"--workload {workload}: unknown workload{suggestion(workload, WORKLOADS)}"
+            )
+        model = WORKLOADS[workload].model
+    if model is not None and model not in MODELS:
+        raise UsageError(f"--model {model}: unknown model{suggestion(model, MODELS)}")
+    if file_format not in (AUTO, *FORMATS):
+        raise UsageError(
+            f"--format {file_format}: unknown format{suggestion(file_format, (AUTO, *FORMATS))}"
+        )
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"--timeout {timeout:g}: must be a number above 0")
+    if memory < 1:
+        raise UsageError(f"--memory {memory}: must be at least 1")
+    try:
+        start = None if initial is None else msgspec.json.decode(initial)
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f"--initial {initial}: not JSON: {error}; write 0, null or '\"text\"'"
+        ) from error
+    return Reading(model, file_format, start, keyed, nil_read, timeout, memory)
+
+
+def _check(path: str, runs_dir: Path, reading: Reading) -> Checked:
+    if Path(path).is_file():
+        return _check_file(path, reading)
+    return _check_run(find_run(path, runs_dir), reading)
+
+
+def _check_run(run: RunDirectory, reading: Reading) -> Checked:
+    if not run.has_spec:
+        return _check_file(str(run.history), reading)
+    if reading.model is not None:
+        raise UsageError(
+            f"{run.path}: a run knows its own workload; to judge its ops by another model, "
+            f"name the file: labrys check {run.history} --model {reading.model}"
+        )
+    spec = run.spec()
+    checkers = judge.judge_run(
+        spec,
+        _read(run.history),
+        faults=read_ledger(run.ledger),
+        logs=run.node_logs(),
+        budget=judge.limits(reading.seconds, reading.memory_mib),
+    )
+    return _checked(str(run.path), {"workload": spec.workload}, checkers)
+
+
+def _check_file(path: str, reading: Reading) -> Checked:
+    try:
+        file_format = detect(path) if reading.file_format == AUTO else reading.file_format
+        if reading.model is None:
+            raise UsageError(
+                f"{path}: a bare history does not say what it is: "
+                f"add --model, one of {', '.join(MODELS)}, or --workload"
+            )
+        history = read_any(path, file_format, keyed=reading.keyed)
+        main = Linearizable(reading.model, reading.initial, reading.nil_read)
+        main.assert_fits(history)
+    except HistoryError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    readings = {
+        "format": file_format,
+        "model": reading.model,
+        "initial": reading.initial,
+        "nil_read": reading.nil_read,
+        "failed_cas": "dropped",
+        "torn": history.torn,
+    }
+    budget = judge.limits(reading.seconds, reading.memory_mib)
+    return _checked(path, readings, judge.judge_history(main, history, budget))
+
+
+def _read(path: Path) -> History:
+    try:
+        return read_history(path)
+    except HistoryError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _checked(path: str, readings: dict[str, Any], checkers: dict[str, CheckResult]) -> Checked:
+    verdict = combine(result.verdict for result in checkers.values())
+    return Checked(path, verdict, readings, checkers)
+
+
+def _lines(checked: Checked) -> list[str]:
+    how = "  ".join(f"{name}={value}" for name, value in checked.readings.items())
+    return [
+        f"{checked.path}: {checked.verdict.upper()}  ({how})",
+        *text.checker_lines(checked.checkers),
+    ]

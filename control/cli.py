@@ -135,8 +135,8 @@ def test(
 
 @cli.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--model", help="Judge bare history files as this model (see --help of the models).")
-@click.option("--workload", help="Judge bare history files as this workload's.")
+@click.option("--model", help="Judge bare files as: register, cas-register, kv, mutex.")
+@click.option("--workload", help="Judge bare files as this workload's.")
 @click.option("--format", "file_format", default="auto", show_default=True, help="Of the files.")
 @click.option("--initial", metavar="JSON", help="The value before the first write (absent).")
 @click.option("--keyed", is_flag=True, help="Values are [key, value].")
@@ -159,9 +159,9 @@ def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> 
     Example:  labrys check latest
               labrys check history.jsonl --model cas-register
     """
-    from labrys.control.checking import check_paths
+    from labrys.control.checking import check_paths, parse_reading
 
-    sys.exit(check_paths(paths, runs_dir, as_json=as_json, **how))
+    sys.exit(check_paths(paths, runs_dir, parse_reading(**how), as_json=as_json))
 
 
 @cli.command()

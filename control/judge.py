@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from labrys.checkers.availability import Availability
 from labrys.checkers.checker import Checker, Evidence, Limits, run_checker
@@ -18,9 +19,16 @@ from labrys.checkers.history import History
 from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.logs import LogPatterns
 from labrys.checkers.stats import Stats
-from labrys.checkers.verdict import CheckResult
+from labrys.checkers.verdict import CheckResult, Verdict
 from labrys.control.spec import Spec
-from labrys.workloads.workload import WORKLOADS
+from labrys.workloads.registry import WORKLOADS
+
+EXIT_CODES: Final = {
+    Verdict.VALID: 0,
+    Verdict.INVALID: 1,
+    Verdict.UNKNOWN: 3,
+    Verdict.ERROR: 4,
+}
 
 
 def limits(seconds: float, memory_mib: int) -> Limits:
@@ -46,9 +54,9 @@ def judge_run(
     return _judge(_checkers(spec), history, evidence)
 
 
-def judge_history(model: str, history: History, budget: Limits) -> dict[str, CheckResult]:
-    """Judge a history about which nothing else is known, as a `model`."""
-    return _judge([Linearizable(model)], history, Evidence(limits=budget))
+def judge_history(main: Checker, history: History, budget: Limits) -> dict[str, CheckResult]:
+    """Judge a history about which nothing else is known by the one checker that fits it."""
+    return _judge([main], history, Evidence(limits=budget))
 
 
 def _judge(

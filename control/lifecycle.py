@@ -6,7 +6,7 @@ beside it. What was recorded is judged whatever happened after it was recorded.
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import msgspec
 
-from labrys.checkers.fault import FaultEvent
-from labrys.checkers.history import FINAL, HEAL, MAIN, PHASE, History, read_history
+from labrys.checkers.history import FINAL, HEAL, MAIN, PHASE, read_history
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.checkers.verdict import CheckResult, Verdict, combine
-from labrys.control import interpreter, judge
+from labrys.control import judge
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment, on_nodes
 from labrys.control.errors import LabrysError
+from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
 from labrys.control.ledger import Ledger, read_ledger
 from labrys.control.nemesis.nemesis import Nemesis, build_packages
@@ -32,20 +32,19 @@ from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads import generator
 from labrys.workloads.client import Client
 from labrys.workloads.generator import Generator
-from labrys.workloads.workload import WORKLOADS, Workload
+from labrys.workloads.kv import KvClient
+from labrys.workloads.registry import WORKLOADS
+from labrys.workloads.workload import parse_options
 
 HEALTHY_TIMEOUT_S: Final = 30.0
 """How long a cluster may take until a write through every node works, at first and after a heal."""
 
+FINAL_TIMEOUT_S: Final = 30.0
+"""How long the final reads may take; they normally need a second or two."""
+
 CLIENT_MARGIN_S: Final = 0.5
 """How much later than the client itself the interpreter gives up on an op."""
 
-EXIT_CODES: Final = {
-    Verdict.VALID: 0,
-    Verdict.INVALID: 1,
-    Verdict.UNKNOWN: 3,
-    Verdict.ERROR: 4,
-}
 EXIT_INTERRUPTED: Final = 130
 
 
@@ -114,12 +113,24 @@ class _Run:
             spec.env, spec.node_names, directory.path, self._say
         )
         self._system = SYSTEMS[spec.system](self._env, seed=self.seed, bug=spec.bug)
-        self._workload: Workload = WORKLOADS[spec.workload](
-            spec.workload_options, concurrency=spec.concurrency
+        self._workload = WORKLOADS[spec.workload]
+        self._options = parse_options(
+            self._workload, spec.workload_options, concurrency=spec.concurrency
         )
         packages = build_packages(spec.faults, self._env, self._system)
         self._nemesis = Nemesis(packages, self._ledger, stream(self.seed, "nemesis"))
-        self._processes: Sequence[int] | None = None
+        self._interpreter = Interpreter(
+            clients=self._client,
+            nodes=spec.node_names,
+            concurrency=spec.concurrency,
+            nemesis=self._nemesis.invoke,
+            record=self._record,
+            clock=self._clock_ns,
+            rng=stream(self.seed, "interpreter"),
+            op_timeout_s=spec.op_timeout + CLIENT_MARGIN_S,
+            is_read=lambda op: op.f in self._workload.reads,
+            stop=interruption.asked,
+        )
 
     # Step 2.
     def set_up(self) -> None:
@@ -128,6 +139,7 @@ class _Run:
         self._interruption.eager = True
         with self._step("set-up", seconds_as="setup_s"):
             self._say(f"set-up: {spec.nodes} nodes in {spec.env}")
+            environments.heal_leftovers(spec.env, self._say)
             env.provision()
             system.install()
             self._nemesis.setup()
@@ -149,11 +161,12 @@ class _Run:
         )
         with self._step("main phase"):
             self._mark(MAIN)
-            self._play(main_generator(self._workload, self._nemesis, spec))
+            self._play(self._main_generator())
 
     # Step 4.
     def final_phase(self) -> None:
         """Undo every fault, wait for observed recovery, then read what is left."""
+        spec = self.spec
         if not self._ready:
             return
         self._mark(HEAL)
@@ -172,7 +185,9 @@ class _Run:
         self._say(f"recovered {self._timings['recovery_s']:.1f} s after the heal; final reads")
         with self._step("final phase"):
             self._mark(FINAL)
-            self._play(generator.clients(self._workload.final_generator))
+            recorded = read_history(self.directory.history).ops
+            reads = self._workload.final_generator(self._options, spec.concurrency, recorded)
+            self._play(generator.time_limit(FINAL_TIMEOUT_S, generator.clients(reads)))
             self._end_states = dict(self._system.statuses())
 
     # Step 5.
@@ -213,7 +228,8 @@ class _Run:
         checkers: dict[str, CheckResult] = {}
         if not self._interruption.impatient:
             with self._step("check", seconds_as="check_s"):
-                history, faults = self._recorded()
+                history = read_history(self.directory.history)
+                faults = read_ledger(self.directory.ledger)
                 checkers = judge.judge_run(
                     self.spec,
                     history,
@@ -229,11 +245,8 @@ class _Run:
         except Exception as error:  # a drawing problem never changes a verdict
             self._say(f"the report could not be drawn: {type(error).__name__}: {error}")
         self._log.close()
-        exit_code = EXIT_INTERRUPTED if interrupted else EXIT_CODES[verdict]
+        exit_code = EXIT_INTERRUPTED if interrupted else judge.EXIT_CODES[verdict]
         return Outcome(run=self.directory, results=results, exit_code=exit_code)
-
-    def _recorded(self) -> tuple[History, list[FaultEvent]]:
-        return read_history(self.directory.history), read_ledger(self.directory.ledger)
 
     def _results(
         self, verdict: Verdict, checkers: dict[str, CheckResult], *, interrupted: bool
@@ -275,27 +288,25 @@ class _Run:
         self._watch(recorded)
         return recorded
 
-    def _play(self, source: Generator) -> None:
-        """Play a generator to its end; a later one goes on with the processes of this one."""
-        summary = interpreter.run(
-            source,
-            clients=self._client,
-            nodes=self.spec.node_names,
-            concurrency=self.spec.concurrency,
-            nemesis=self._nemesis.invoke,
-            record=self._record,
-            clock=self._clock_ns,
-            rng=stream(self.seed, "interpreter"),
-            op_timeout_s=self.spec.op_timeout + CLIENT_MARGIN_S,
-            is_read=lambda op: op.f in self._workload.reads,
-            stop=self._interruption.asked,
-            processes=self._processes,
+    def _main_generator(self) -> Generator:
+        """The workload at its rate, beside the faults, until the time limit."""
+        spec = self.spec
+        ops = self._workload.generator(self._options, spec.concurrency)
+        return generator.time_limit(
+            spec.time_limit,
+            generator.any_of(
+                generator.clients(generator.stagger(1 / spec.rate, ops)),
+                generator.nemesis(self._nemesis.generator(spec.fault_interval)),
+            ),
         )
-        self._processes = summary.processes
+
+    def _play(self, source: Generator) -> None:
+        summary = self._interpreter.run(source)
         self._failures += [f"nemesis: {error}" for error in summary.nemesis_errors]
 
-    def _client(self, thread: int, node: str) -> Client:
-        return self._workload.client(self._system.url(node), self.spec.op_timeout)
+    def _client(self, node: str) -> Client:
+        store = KvClient(self._system.url(node), timeout_s=self.spec.op_timeout)
+        return self._workload.client(store)
 
     def _mark(self, phase: str) -> None:
         self._record(
@@ -337,17 +348,6 @@ def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdi
     """Combine what the checkers say with whether the rig itself failed."""
     verdicts = [result.verdict for result in checkers.values()]
     return combine([*verdicts, Verdict.ERROR] if failed else verdicts)
-
-
-def main_generator(workload: Workload, nemesis: Nemesis, spec: Spec) -> Generator:
-    """Return the main phase: the workload at its rate, beside the faults, until the time limit."""
-    return generator.time_limit(
-        spec.time_limit,
-        generator.any_of(
-            generator.clients(generator.stagger(1 / spec.rate, workload.generator)),
-            generator.nemesis_only(nemesis.generator(spec.fault_interval)),
-        ),
-    )
 
 
 def describe(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from labrys.checkers.history import MAIN, PHASE
 from labrys.checkers.op import Op, OpType
 from labrys.control.environments import registry as environments
+from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
 from labrys.control.report import text
 from labrys.control.spec import Spec, rerun_command
@@ -21,6 +22,8 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
     say = _sayer(to_stderr=as_json)
     spec = msgspec.structs.replace(spec, env=environments.choose(spec.env, say))
     if spec.env == "netns":
+        if leave_cluster:
+            raise UsageError("--leave-cluster: nodes in netns end with labrys; use --env docker")
         from labrys.control.environments.netns import enter
 
         enter()  # the parent waits in here for good; only the child inside comes back

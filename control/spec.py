@@ -20,7 +20,8 @@ import yaml
 from labrys.control.errors import UsageError
 from labrys.control.nemesis.nemesis import PACKAGES, parse_faults
 from labrys.control.systems.registry import SYSTEMS
-from labrys.workloads.workload import WORKLOADS, parse_options
+from labrys.workloads.registry import WORKLOADS
+from labrys.workloads.workload import parse_options
 
 ENVIRONMENTS = ("auto", "docker", "netns")
 
@@ -135,8 +136,11 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
             "use --nodes 3 or leave out --faults partition"
         )
     # Options are checked here and now, before anything is spent on a run that cannot work.
-    parse_faults(spec.faults)
-    parse_options(spec.workload, spec.workload_options, concurrency=spec.concurrency)
+    parse_faults(spec.faults, spec.node_names)
+    try:
+        parse_options(WORKLOADS[spec.workload], spec.workload_options, concurrency=spec.concurrency)
+    except ValueError as error:
+        raise UsageError(f"--option: {error}") from error
     name = spec.name or default_name(spec)
     if not _NAME.fullmatch(name):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ class Recorder:
     A write that fails (a full disk) stops nothing by itself: the file is cut back to its last
     whole line, later ops are kept in memory, `failure` says what happened, and `close` tries
     once more to write them. So a history on disk never has a hole.
+
+    The file stays locked while it is open: that is how others know that the run goes on, and the
+    kernel lifts the lock however the run ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +45,8 @@ class Recorder:
         self.failure: OSError | None = None
         """The first write that failed, if any."""
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError as error:
             raise MachineError(f"{path}: cannot create the history: {error.strerror}") from error
 
@@ -112,6 +117,25 @@ class RunDirectory:
     def node(self, node: str) -> Path:
         """The folder of one node's logs."""
         return self.path / "nodes" / node
+
+    def goes_on(self) -> bool:
+        """Whether the rig that made this run is still recording it."""
+        try:
+            fd = os.open(self.history, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    @property
+    def has_spec(self) -> bool:
+        """Whether this is a whole run, not just a folder with a history in it."""
+        return (self.path / SPEC).is_file()
 
     def spec(self) -> Spec:
         """Return the resolved spec of this run. Raises UsageError if it is absent or damaged."""

@@ -61,3 +61,12 @@ def choose(wanted: str, say: Callable[[str], None]) -> str:
         say(f"environment: netns ({no_docker})")
         return "netns"
     raise MachineError(f"no environment works here: docker: {no_docker}; netns: {no_netns}")
+
+
+def heal_leftovers(name: str, say: Callable[[str], None]) -> None:
+    """Remove what dead runs left behind in the environment `name`; tells what it cannot remove."""
+    if name == "docker":
+        from labrys.control.heal import heal
+
+        for failure in heal(say).failures:
+            say(f"heal: {failure}")

@@ -14,7 +14,7 @@ function el(tag, props, ...children) {
     else if (value !== null && value !== undefined && value !== false)
       node.setAttribute(name, value === true ? "" : String(value));
   }
-  for (const child of children.flat())
+  for (const child of children.flat(Infinity))
     if (child !== null && child !== undefined)
       node.append(child instanceof Node ? child : document.createTextNode(String(child)));
   return node;

@@ -123,6 +123,8 @@ class Anomaly(msgspec.Struct, frozen=True):
     state: str | None
     """What the prefix leaves behind."""
     rejected: list[Rejected]
+    core: list[int]
+    """A few operations that contradict each other all by themselves."""
     ops: list[int]
     """Rows of this key's operations that overlap the window."""
     ops_cut: int
@@ -528,7 +530,8 @@ def _anomaly(
     for entry in data["rejected"]:
         if isinstance(entry, dict) and (rows := timeline.rows(_integers([entry.get("op")]))):
             refused.append((rows[0], str(entry.get("reason", ""))))
-    span = timeline.span([*_integers(data.get("window")), *(i for i in _indices(finding)[-1:])])
+    span = timeline.span([*_integers(data.get("window")), *_integers(data.get("core"))])
+    span = span or timeline.span(_indices(finding))
     if span is None or not (prefix or refused):
         return None
     start, end = span
@@ -542,6 +545,10 @@ def _anomaly(
         at = max(at, drawn[row].call_us)
         steps.append(Step(op=row, at=at, state=state))
     shown = steps[-STEPS_SHOWN_MAX:]
+
+    # The checker may itself have kept only the end of a long prefix.
+    stated = data.get("prefix_length")
+    length = max(len(steps), stated if isinstance(stated, int) else 0)
 
     key = finding.key if finding.key is not None else data.get("key")
     ops = [
@@ -558,12 +565,13 @@ def _anomaly(
         start=start,
         end=end,
         steps=shown,
-        steps_cut=len(steps) - len(shown),
+        steps_cut=length - len(shown),
         state=value_text(data["state"]) if "state" in data else None,
         rejected=[
             Rejected(op=row, at=max(at, drawn[row].call_us), reason=reason)
             for row, reason in refused
         ],
+        core=timeline.rows(_integers(data.get("core"))),
         ops=ops[-WINDOW_OPS_MAX:],
         ops_cut=max(0, len(ops) - WINDOW_OPS_MAX),
     )
@@ -632,7 +640,7 @@ def _fault(events: Sequence[FaultEvent], nodes: Sequence[str]) -> FaultData:
 
 def _evidence(seen: Any) -> str:
     if isinstance(seen, dict):
-        return " ".join(f"{name} {value_text(value)}" for name, value in seen.items())
+        return " ".join(f"{name} {_evidence(value)}" for name, value in seen.items())
     return seen if isinstance(seen, str) else value_text(seen)
 
 
@@ -646,8 +654,8 @@ def _phases(ops: Sequence[Op]) -> list[Phase]:
 
 
 def _rate(operations: Sequence[_Operation], end_us: int) -> Rate:
-    seconds = max(1, -(-(end_us // 1_000_000 + 1) // RATE_BUCKETS_MAX))
-    bucket = seconds * 1_000_000
+    bucket = 100_000 if end_us < 20_000_000 else 1_000_000
+    bucket *= -(-(end_us // bucket + 1) // RATE_BUCKETS_MAX)
     columns = {name: [0] * (end_us // bucket + 1) for name in ("ok", "fail", "info")}
     for operation in operations:
         if operation.ret_us is not None:
@@ -702,7 +710,8 @@ def _cause(results: Results) -> str:
             return f"{name}: {check.summary}"
     if verdict is Verdict.VALID:
         summaries = [f"{name}: {check.summary}" for name, check in results.checkers.items()]
-        return f"No violation was found by {len(summaries)} checkers. {summaries[0]}" if summaries else "No violation was found."
+        found = f"No violation was found by {len(summaries)} checkers."
+        return f"{found} {summaries[0]}" if summaries else found
     return "No checker says why."
 
 
@@ -724,10 +733,14 @@ def _facts(
         ("bug", results.bug or run.spec.get("bug")),
         ("faults", ", ".join(planned) or "none"),
         ("environment", f"{environment}, {len(nodes)} nodes"),
-        ("started", results.started_at),
+        ("started", results.started_at and results.started_at[:19].replace("T", " ") + " UTC"),
         ("duration", None if results.duration_s is None else f"{results.duration_s:.1f} s"),
         ("operations", f"{counts['ok']} ok, {counts['fail']} fail, {counts['info']} info"),
         ("faults played", f"{len(faults)}, {bit} seen to bite" if faults else "none"),
-        *((f"{name.removesuffix('_s')}", f"{value:.1f} s") for name, value in results.timings.items() if isinstance(value, int | float)),
+        *(
+            (name.removesuffix("_s"), f"{value:.1f} s")
+            for name, value in results.timings.items()
+            if isinstance(value, int | float)
+        ),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]

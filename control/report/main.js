@@ -15,6 +15,7 @@ function focusFinding(finding) {
 function focusAnomaly(place) {
   const anomaly = app.data.anomalies[place];
   app.anomaly = place;
+  markAnomaly(anomaly);
   const window = Math.max(4000, anomaly.end - anomaly.start);
   const past = anomaly.steps.slice(-6).map((step) => app.ops.call[step.op]).filter((call) => call > anomaly.start - 4 * window);
   const from = Math.min(anomaly.start, ...past);
@@ -49,7 +50,7 @@ function controls() {
       spellcheck: "false", oninput: (event) => setQuery(event.target.value),
       onkeydown: (event) => { if (event.key === "Escape") document.getElementById("strips").focus(); } }),
     buttons,
-    el("button", { onclick: () => { app.anomaly = -1; setQuery(""); setView(0, fullSpan()); } }, "whole run"),
+    el("button", { onclick: () => { app.anomaly = -1; markAnomaly(null); setQuery(""); setView(0, fullSpan()); } }, "whole run"),
     app.data.anomalies.length ? el("button", { onclick: () => focusAnomaly(Math.max(0, app.anomaly)) }, "anomaly") : null,
     count);
 }

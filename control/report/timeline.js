@@ -210,7 +210,7 @@ function headHeight() {
 }
 
 // Lanes.
-const lanes = { rows: [], starts: [], labels: [], rowOf: null, infos: [] };
+const lanes = { rows: [], labels: [], rowOf: null, infos: [] };
 
 function laneName(row) {
   if (app.group === "key") return opKey(row) ?? "(no key)";
@@ -295,6 +295,12 @@ function paintLanes(ctx, width, height, scrollTop) {
   paintAnomaly(ctx, width, height, scrollTop, x);
 }
 
+const marked = new Set();
+function markAnomaly(anomaly) {
+  marked.clear();
+  for (const entry of anomaly ? [...anomaly.steps, ...anomaly.rejected] : []) marked.add(entry.op);
+}
+
 function paintOp(ctx, i, left, size, y, height, isRead) {
   const ops = app.ops;
   const outcome = ops.outcome[i];
@@ -314,7 +320,8 @@ function paintOp(ctx, i, left, size, y, height, isRead) {
     ctx.fillRect(left, y, 2, height);
   }
   if (size > 30 || size > ops.label[i].length * 6.7 + 6) {
-    const start = Math.max(left, GUTTER);
+    // The number of a step sits at the start of its bar; the label makes room for it.
+    const start = Math.max(left + (marked.has(i) ? 18 : 0), GUTTER);
     const room = left + size - start - 6;
     const text = fit(ctx, ops.label[i], room);
     if (text) {
@@ -433,10 +440,11 @@ function paintLatency(ctx, width, height) {
   }
   clipToPlot(ctx, width, height);
   const start = lowerBoundTyped(ops.call, from);
+  const dot = lowerBoundTyped(ops.call, to) - start < 600 ? 4 : 2.2;
   for (let i = start; i < ops.call.length && ops.call[i] <= to; i++) {
     if (ops.took[i] < 0 || !isMatch(i)) continue;
     const px = x(ops.call[i]), py = y(ops.took[i]);
-    if (ops.outcome[i] === 0) { ctx.globalAlpha = 0.6; ctx.fillStyle = theme.ok; ctx.fillRect(px - 1, py - 1, 2.2, 2.2); }
+    if (ops.outcome[i] === 0) { ctx.globalAlpha = 0.6; ctx.fillStyle = theme.ok; ctx.fillRect(px - dot / 2, py - dot / 2, dot, dot); }
     else if (ops.outcome[i] === 1) { ctx.globalAlpha = 0.9; ctx.strokeStyle = theme.fail; ctx.strokeRect(px - 2, py - 2, 4, 4); }
     else {
       ctx.globalAlpha = 0.9; ctx.fillStyle = theme.info;
@@ -481,10 +489,10 @@ function paintRate(ctx, width, height) {
   paintGrid(ctx, width, height);
   paintBands(ctx, width, height);
   const step = app.data.rate.bucket / 1e6;
-  gutterText(ctx, step === 1 ? "ops/s" : `ops per ${step} s`, 10, theme.ink);
+  gutterText(ctx, "ops/s", 10, theme.ink);
   ctx.textAlign = "right";
   ctx.fillStyle = theme.faint;
-  ctx.fillText(String(ratePeak()), GUTTER - 6, 10);
+  ctx.fillText(String(Math.round(ratePeak() / step)), GUTTER - 6, 10);
   clipToPlot(ctx, width, height);
   bars(ctx, scale(width), 5, height - 6);
   ctx.restore();

@@ -139,3 +139,12 @@ def test_atomic_write_leaves_a_readable_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"content")
     assert (tmp_path / "file").read_bytes() == b"content"
     assert (tmp_path / "file").stat().st_mode & 0o444 == 0o444
+
+
+def test_run_goes_on_for_as_long_as_it_is_recorded(tmp_path: Path) -> None:
+    run = create_run(tmp_path, resolve({}))
+    assert not run.goes_on()
+    recorder = Recorder(run.history)
+    assert run.goes_on()
+    recorder.close()
+    assert not run.goes_on()
