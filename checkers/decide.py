@@ -18,7 +18,7 @@ _FIRST_MOVES_PER_STEP: Final = 16
 _FIRST_MOVES: Final = 2_000
 _BEAMS: Final = (4, 32, 256)
 _WINDOWS: Final = (32, 128, 512)
-"""How many events before the death of a beam a window begins."""
+"""How many events of this object before the death of a beam a window begins."""
 _MOVES_PER_WINDOW: Final = 4_000
 """For the first window; each next one gets four times as much."""
 
@@ -58,11 +58,18 @@ def _is_refuted_before(end: int, model: Model, steps: Sequence[Step], budget: Bu
     """Whether a window that ends at event `end` is a proof of `invalid` by itself."""
     if model.states(step.action for step in steps) is None:
         return False
+    events = sorted(
+        event
+        for step in steps
+        for event in (step.call, step.ret)
+        if event is not None and event <= end
+    )
     moves = _MOVES_PER_WINDOW
     for length in _WINDOWS:
         part = budget.part(moves)
+        start = events[max(0, len(events) - length)]
         try:
-            if isinstance(Search(model, steps, part).run_window(end - length, end), Stuck):
+            if isinstance(Search(model, steps, part).run_window(start, end), Stuck):
                 return True
         except BudgetSpent:
             budget.poll()  # its own moves are no reason to stop here, time and memory are

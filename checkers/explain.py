@@ -6,7 +6,7 @@ the *core*: the few operations that contradict each other all by themselves, whi
 wants to see first. Operations are named by the index of their invocation.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -29,7 +29,7 @@ from labrys.checkers.verdict import Finding
 _REJECTED_MAX: Final = 10
 _PREFIX_MAX: Final = 1_000
 _CORE_TOLD_MAX: Final = 20
-_CORE_MOVES: Final = 200_000
+_CORE_MOVES: Final = 50_000
 """Work spent on making the core smaller; what is left when it is spent is still a proof."""
 
 
@@ -54,20 +54,20 @@ def explain(subject: Subject, stuck: Stuck, budget: Budget) -> Finding:
         for number in (end.owed if end else (stuck.step,))[:_REJECTED_MAX]
     ]
     window = (
-        min(steps[number].call for number in core),
-        max(ret for number in core if (ret := steps[number].ret) is not None),
+        min(steps[number].call for number in core.numbers),
+        max(ret for number in core.numbers if (ret := steps[number].ret) is not None),
     )
     lines = [
         f"{_named(subject.key)} is not linearizable: {told(subject, stuck.step)} fits nowhere",
         f"longest linearizable prefix: {len(prefix)} operations, leaving {state}; next would be",
         *(f"  {told(subject, number)}: {reason}" for number, reason in rejected),
         _headline_of_core(core),
-        *(f"  {told(subject, number)}" for number in core[:_CORE_TOLD_MAX]),
-        *(["  ..."] if len(core) > _CORE_TOLD_MAX else []),
+        *(f"  {told(subject, number)}" for number in core.numbers[:_CORE_TOLD_MAX]),
+        *(["  ..."] if len(core.numbers) > _CORE_TOLD_MAX else []),
     ]
     return Finding(
         message="\n".join(lines),
-        ops=tuple(steps[number].call for number in core),
+        ops=tuple(steps[number].call for number in core.numbers),
         key=subject.key,
         data={
             "key": subject.key,
@@ -78,7 +78,7 @@ def explain(subject: Subject, stuck: Stuck, budget: Budget) -> Finding:
             "rejected": [
                 {"op": steps[number].call, "reason": reason} for number, reason in rejected
             ],
-            "core": [steps[number].call for number in core],
+            "core": [steps[number].call for number in core.numbers],
         },
     )
 
@@ -155,11 +155,22 @@ def order(model: Model, steps: Sequence[Step], end: DeadEnd, event: int) -> list
     return result
 
 
-def minimal_core(model: Model, steps: Sequence[Step], stuck: Stuck, budget: Budget) -> list[int]:
-    """Return few steps that suffice for a contradiction, in order of call.
+class Core(NamedTuple):
+    """Steps that contradict each other, whatever happened before event `start`."""
 
-    Steps are never left out, only weakened: a pure one is removed, an update may then have
-    happened at any time or never. What is still contradictory is so for what remains.
+    numbers: list[int]
+    """In order of call."""
+    start: int | None
+    """None: only together with the state at the very beginning."""
+
+
+def minimal_core(model: Model, steps: Sequence[Step], stuck: Stuck, budget: Budget) -> Core:
+    """Return few steps that suffice for a contradiction.
+
+    Nothing is added to the history, it is only weakened, so what remains is a proof: first the
+    past is forgotten (any state may have been there), then single steps are. A pure one is
+    removed, an update may then have happened at any time or never: without it, it might be that
+    nobody ever wrote what was read, which would be a contradiction of our own making.
     """
     number_of = {step.call: number for number, step in enumerate(steps)}
     kept = [
@@ -167,21 +178,54 @@ def minimal_core(model: Model, steps: Sequence[Step], stuck: Stuck, budget: Budg
         for step in steps
         if step.call < stuck.event
     ]
-    size = max(1, sum(step.ret is not None for step in kept) // 2)
+    start: int | None = None
+
+    def is_wrong(some: Sequence[Step], start: int | None) -> bool:
+        budget.spend(len(some))
+        search = Search(model, some, budget)
+        outcome = search.run() if start is None else search.run_window(start, stuck.event)
+        return isinstance(outcome, Stuck)
+
     try:
+        start = _latest_start(model, kept, is_wrong)
+        if start is not None:
+            kept = [step for step in kept if step.ret is None or step.ret >= start]
+        size = max(1, sum(step.ret is not None for step in kept) // 2)
         while True:
             certain = [step.call for step in kept if step.ret is not None]
             smaller = False
-            for start in range(0, len(certain), size):
-                weakened = _weakened(model, kept, set(certain[start : start + size]))
-                if isinstance(Search(model, weakened, budget).run(), Stuck):
-                    kept, smaller = weakened, True
+            for place in range(0, len(certain), size):
+                weaker = _weakened(model, kept, set(certain[place : place + size]))
+                if is_wrong(weaker, start):
+                    kept, smaller = weaker, True
             if size == 1 and not smaller:
                 break
             size = max(1, size // 2)
     except BudgetSpent:
         pass  # a larger proof is a proof too
-    return [number_of[step.call] for step in kept if step.ret is not None]
+    return Core([number_of[step.call] for step in kept if step.ret is not None], start)
+
+
+def _latest_start(
+    model: Model, steps: Sequence[Step], is_wrong: Callable[[Sequence[Step], int | None], bool]
+) -> int | None:
+    """Return the latest event from which a window is a proof; None if it takes the beginning."""
+    if model.states(step.action for step in steps) is None:
+        return None
+    events = sorted(event for step in steps for event in (step.call, step.ret) if event is not None)
+    length = 2
+    while length < len(events) and not is_wrong(steps, events[-length]):
+        length *= 2
+    if length >= len(events):
+        return None
+    too_short, enough = length // 2, length
+    while too_short + 1 < enough:
+        middle = (too_short + enough) // 2
+        if is_wrong(steps, events[-middle]):
+            enough = middle
+        else:
+            too_short = middle
+    return events[-enough]
 
 
 def _weakened(model: Model, steps: Sequence[Step], chosen: set[int]) -> list[Step]:
@@ -253,10 +297,11 @@ def _changes(subject: Subject, number: int, value: str) -> bool:
     return left is not None and left != value
 
 
-def _headline_of_core(core: Sequence[int]) -> str:
-    if len(core) == 1:
-        return "this operation alone is a contradiction:"
-    return f"these {len(core)} operations alone are a contradiction:"
+def _headline_of_core(core: Core) -> str:
+    many = len(core.numbers)
+    what = "this operation alone is" if many == 1 else f"these {many} operations alone are"
+    before = "" if core.start is None else f", whatever happened before op {core.start}"
+    return f"{what} a contradiction{before}:"
 
 
 def _named(key: str | None) -> str:

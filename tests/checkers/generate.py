@@ -8,7 +8,9 @@ from typing import Any
 from tests.checkers.oracle import ILLEGAL, Act, apply
 
 from labrys.checkers.history import History
+from labrys.checkers.models import Model
 from labrys.checkers.op import Op, OpType
+from labrys.checkers.search import Step
 
 
 def messy(rng: random.Random, family: str = "register") -> list[Act]:
@@ -166,3 +168,13 @@ def as_history(acts: list[Act]) -> History:
             done = Op(OpType.OK, process, act.f, act.ret, act.ret * 1000, value=act.value)
             events.append((act.ret, done))
     return History(op for _, op in sorted(events, key=lambda pair: pair[0]))
+
+
+def as_steps(model: Model, acts: Sequence[Act]) -> list[Step]:
+    """Return the acts as the search takes them, the way the checker does."""
+    steps = []
+    for operation in as_history(list(acts)).operations:
+        action = model.action(operation)
+        if action is not None and (operation.ret is not None or action.f not in model.pure):
+            steps.append(Step(action, operation.call, operation.ret))
+    return steps
