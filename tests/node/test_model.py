@@ -1,0 +1,69 @@
+"""Random schedules against the core: a correct one keeps every promise, a wrong one is convicted.
+
+To replay a failure: `python -c "from tests.node.cluster import play; play(SEED, SIZE)"`.
+"""
+
+import pytest
+from tests.node.cluster import Violation, play
+from tests.node.mutants import MUTANTS
+
+from labrys.node.messages import Entry, HardState
+from labrys.node.raft import Raft
+
+ONLY_DIRECTED = {
+    # Pure chance needs more than some thousand schedules for these; test_raft.py has a script.
+    "commit-old-term", "CountsLateVotes", "CountsLateSuccess", "CountsAnyTermsDisk",
+    "CountsOlderRounds", "LongerLogWins",
+}  # fmt: skip
+
+
+def _say_how_to_replay(seed: int, size: int, error: Violation) -> str:
+    return f'{error}\nreplay: python -c "from tests.node.cluster import play; play({seed}, {size})"'
+
+
+@pytest.mark.parametrize(
+    ("size", "seeds"), [(1, 30), (2, 60), (3, 400), (4, 100), (5, 250), (7, 60)]
+)
+def test_promises_hold_in_every_schedule(size: int, seeds: int) -> None:
+    committed = leaders = answered = 0
+    for seed in range(seeds):
+        try:
+            cluster = play(seed, size)
+        except Violation as error:
+            pytest.fail(_say_how_to_replay(seed, size, error))
+        committed += len(cluster.committed)
+        leaders += len(cluster.leaders)
+        answered += len(cluster.answered)
+    # A schedule in which nothing happens proves nothing.
+    assert committed >= 5 * seeds, f"{committed} entries in {seeds} schedules"
+    assert leaders >= seeds, f"{leaders} leaders in {seeds} schedules"
+    assert answered >= seeds, f"{answered} reads in {seeds} schedules"
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - ONLY_DIRECTED))
+def test_a_wrong_core_is_convicted(name: str) -> None:
+    for seed in range(600):
+        try:
+            play(seed, size=3 + 2 * (seed % 2), must_recover=False, **MUTANTS[name])
+        except Violation:
+            return
+    pytest.fail(f"{name} survived 600 schedules")
+
+
+def test_the_same_seed_is_the_same_schedule() -> None:
+    first, second = play(7, 5), play(7, 5)
+    assert first.committed == second.committed
+    assert first.roles() == second.roles()
+    assert first.now_ms == second.now_ms
+
+
+def test_the_core_does_not_share_its_log_with_the_disk() -> None:
+    import random
+
+    from labrys.node.raft import Config
+
+    entries = [Entry(1, b"a")]
+    raft = Raft(Config("n1", ("n1",)), HardState(1), entries, random.Random(0), 0)
+    raft.tick(1000)
+    assert raft.log.last_index == 2
+    assert entries == [Entry(1, b"a")]
