@@ -78,6 +78,7 @@ class Nemesis:
         self._active: dict[str, tuple[int, Planned]] = {}
         """By kind: the fault that may be in force. One of a kind at a time."""
         self._lock = threading.Lock()
+        self._was_set_up = False
         self._has_ended = False
 
     def setup(self) -> None:
@@ -85,6 +86,7 @@ class Nemesis:
 
         To be called before the database is started.
         """
+        self._was_set_up = True
         for package in self._packages:
             package.set_up()
 
@@ -144,9 +146,12 @@ class Nemesis:
     def teardown(self) -> None:
         """Leave the nodes as they were found. Tries everything; raises an ExceptionGroup.
 
-        Unlike `heal` it starts no process: it may follow a set-up that failed half-way.
+        Unlike `heal` it starts no process: it may follow a set-up that failed half-way. Before
+        `setup` there are no nodes to leave, and it does nothing.
         """
         self._has_ended = True
+        if not self._was_set_up:
+            return
         errors: list[Exception] = []
         for package in self._packages:
             try:

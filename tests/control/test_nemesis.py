@@ -252,6 +252,22 @@ def test_wholly_failed_kill_is_failed_and_did_not_bite(rig: Rig) -> None:
     assert rig.stages == ["planned", "failed", "evidence"]
 
 
+def test_fault_that_broke_off_half_way_is_undone_and_its_story_closed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(package: Kill, planned: object) -> None:
+        rig.system.kill("n1")
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr(Kill, "apply", break_off)
+    with pytest.raises(RuntimeError, match="half-way"):
+        rig.play("kill", nodes("n1", "n2"))
+    assert rig.stages == ["planned"]
+    rig.nemesis.heal()
+    assert rig.system.states["n1"] is State.RUNNING
+    assert rig.stages == ["planned", "undone"]
+
+
 def test_failed_undo_is_tried_again_by_the_next(rig: Rig) -> None:
     rig.play("kill", nodes("n1", "n2"))
     rig.system.refusing = {("start", "n2")}
@@ -314,7 +330,14 @@ def test_no_fault_begins_after_the_heal(rig: Rig) -> None:
     assert rig.events == ()
 
 
+def test_teardown_before_any_setup_touches_nothing(rig: Rig) -> None:
+    rig.env.broken = set(FIVE)
+    rig.nemesis.teardown()
+    assert rig.system.calls == []
+
+
 def test_teardown_removes_the_chain_and_starts_nobody(rig: Rig) -> None:
+    rig.nemesis.setup()
     rig.system.states["n1"] = State.DEAD
     rig.nemesis.teardown()
     assert rig.system.states["n1"] is State.DEAD
@@ -322,6 +345,7 @@ def test_teardown_removes_the_chain_and_starts_nobody(rig: Rig) -> None:
 
 
 def test_teardown_tries_everything(rig: Rig) -> None:
+    rig.nemesis.setup()
     rig.env.broken = {"n4"}
     rig.system.refusing = {("resume", "n2")}
     with pytest.raises(ExceptionGroup) as caught:
