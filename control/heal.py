@@ -54,8 +54,7 @@ class _Leftover(msgspec.Struct):
 
     @property
     def names(self) -> list[str]:
-        containers = [str(container.name) for container in self.containers]
-        return containers + [str(network.name) for network in self.networks]
+        return engine.names(self.containers, self.networks)
 
 
 def heal(say: Callable[[str], None]) -> Healed:
@@ -125,8 +124,8 @@ def _save_logs(leftover: _Leftover, run_dir: Path) -> list[str]:
 
 
 def _by_hand(leftover: _Leftover, run: str) -> str:
-    containers = " ".join(str(container.name) for container in leftover.containers)
-    networks = " ".join(str(network.name) for network in leftover.networks)
+    containers = " ".join(engine.names(leftover.containers, []))
+    networks = " ".join(engine.names([], leftover.networks))
     commands = [f"docker rm -fv {containers}"] * bool(containers)
     commands += [f"docker network rm {networks}"] * bool(networks)
     return (

@@ -206,6 +206,7 @@ class Shell:
         self._node = node
         self._container = container
         self._lock = threading.Lock()
+        self._stream: Any = None  # the SDK's wrapping of the socket; both want to be closed
         self._socket: socket.socket | None = None
         self._received = bytearray()
 
@@ -241,18 +242,18 @@ class Shell:
         assert self._container.client is not None, "made by a client"
         api = self._container.client.api
         made = api.exec_create(self._container.id, ["python3", "-c", _BOOT], stdin=True)
-        stream: Any = api.exec_start(made["Id"], socket=True)
-        # The SDK wraps the connection of a local engine in a file-like object.
-        raw: socket.socket = getattr(stream, "_sock", stream)
+        self._stream = api.exec_start(made["Id"], socket=True)
+        raw: socket.socket = getattr(self._stream, "_sock", self._stream)
         source = Path(scripts.__file__).read_text()
         raw.sendall(json.dumps(source).encode() + b"\n")
         return raw
 
     def _drop(self) -> None:
         if self._socket is not None:
-            with suppress(OSError):
-                self._socket.close()
-        self._socket = None
+            for open_thing in (self._socket, self._stream):
+                with suppress(OSError):
+                    open_thing.close()
+        self._socket = self._stream = None
         self._received.clear()
 
     def _line(self, connection: socket.socket, deadline: float) -> bytes:

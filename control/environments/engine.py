@@ -7,6 +7,7 @@ number alone would not do: after the controller's death another process may get 
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,11 +32,22 @@ _GONE_WITHIN_S = 20.0
 
 def connect() -> docker.DockerClient:
     """Return a client of an engine that answered; raise MachineError with the mend if none does."""
+    # First by hand: the SDK wraps what went wrong in so many layers that nobody can tell a missing
+    # engine from a forbidden one, and it leaves its sockets open.
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knock:
+            try:
+                knock.connect(host.removeprefix("unix://"))
+            except OSError as error:
+                raise MachineError(f"no Docker engine at {host}: {_mend(error)}") from error
     try:
         client = docker.from_env(timeout=60)
         client.ping()
     except (DockerException, requests.RequestException) as error:
-        raise MachineError(f"no Docker engine: {_cause(error)}") from error
+        raise MachineError(
+            f"no Docker engine at {host}: {error}. Is DOCKER_HOST right? Or choose --env netns"
+        ) from error
     return client
 
 
@@ -67,6 +79,11 @@ def labelled(client: docker.DockerClient, label: str) -> tuple[list[Container], 
         client.containers.list(all=True, filters={"label": label}, ignore_removed=True),
         client.networks.list(filters={"label": label}),
     )
+
+
+def names(containers: Iterable[Container], networks: Iterable[Network]) -> list[str]:
+    """Return the names of containers and networks, for people."""
+    return [str(c.name) for c in containers] + [str(network.name) for network in networks]
 
 
 def remove(containers: Iterable[Container], networks: Iterable[Network]) -> None:
@@ -110,26 +127,18 @@ def _process_table() -> str:
     return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
 
 
-def _cause(error: BaseException) -> str:
-    """Say what stands between us and the engine, and what to do."""
-    causes = [error]
-    while (deeper := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(deeper)
-    # urllib3 and requests wrap errors as arguments as well as causes.
-    nested = [arg for cause in causes for arg in cause.args if isinstance(arg, BaseException)]
-    for cause in (*causes, *nested, *(arg for n in nested for arg in n.args)):
-        if isinstance(cause, PermissionError):
-            return (
-                "no permission for its socket. Join the group docker (sudo usermod -aG docker "
-                "$USER, then log in again), or use sudo, or choose --env netns"
-            )
-        if isinstance(cause, FileNotFoundError):
-            return (
-                "its socket does not exist. Install it (apt-get install docker.io), or set "
-                "DOCKER_HOST, or choose --env netns"
-            )
-        if isinstance(cause, ConnectionRefusedError):
-            return (
-                "it is not running. Start it (sudo systemctl start docker), or choose --env netns"
-            )
-    return f"{error}. Is it running, and is DOCKER_HOST right? Or choose --env netns"
+def _mend(error: OSError) -> str:
+    """Say what stands between us and the engine's socket, and what to do."""
+    if isinstance(error, PermissionError):
+        return (
+            "no permission. Join the group docker (sudo usermod -aG docker $USER, then log in "
+            "again), or use sudo, or choose --env netns"
+        )
+    if isinstance(error, FileNotFoundError):
+        return (
+            "no such socket. Install and start Docker (apt-get install docker.io), or set "
+            "DOCKER_HOST, or choose --env netns"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return "it is not running. Start it (systemctl start docker), or choose --env netns"
+    return f"{error.strerror or error}; or choose --env netns"

@@ -18,7 +18,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -46,17 +46,17 @@ def ensure_image(say: Say) -> str:
     The first build takes a few seconds on a pulled base, and about a minute where the base must be
     made; `say` gets a line at each step. Raises MachineError with the reason and the mend.
     """
-    client = connect()
     recipe = _recipe()
     tag = f"{_REPOSITORY}:{_fingerprint(recipe)}"
-    if _exists(client, tag):
-        return tag
-    with _one_at_a_time(say):
-        if not _exists(client, tag):
-            started = time.monotonic()
-            base = _ensure_base(client, recipe, say)
-            _build(client, recipe, base, tag, say)
-            say(f"image: {tag} is ready after {time.monotonic() - started:.0f} s")
+    with closing(connect()) as client:
+        if _exists(client, tag):
+            return tag
+        with _one_at_a_time(say):
+            if not _exists(client, tag):
+                started = time.monotonic()
+                base = _ensure_base(client, recipe, say)
+                _build(client, recipe, base, tag, say)
+                say(f"image: {tag} is ready after {time.monotonic() - started:.0f} s")
     return tag
 
 

@@ -1,0 +1,89 @@
+"""The Docker engine as labrys sees it, as far as that needs none."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labrys.control.environments import docker, engine, image
+from labrys.control.errors import MachineError
+from labrys.control.heal import Healed, heal
+
+
+class TestOwner:
+    def test_this_process_lives(self, tmp_path: Path) -> None:
+        assert engine.owner_lives(engine.labels(tmp_path)) is True
+
+    def test_a_process_that_ended_does_not(self, tmp_path: Path) -> None:
+        code = (
+            "import json, pathlib; from labrys.control.environments import engine;"
+            "print(json.dumps(engine.labels(pathlib.Path('/x'))))"
+        )
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        labels = json.loads(told.stdout)
+        assert engine.owner_lives(labels) is False
+
+    def test_another_process_with_the_same_number_is_not_the_owner(self, tmp_path: Path) -> None:
+        labels = engine.labels(tmp_path) | {engine.OWNER: f"{os.getpid()}:1"}
+        assert engine.owner_lives(labels) is False
+
+    def test_a_process_of_another_process_table_is_not_for_us_to_judge(
+        self, tmp_path: Path
+    ) -> None:
+        labels = engine.labels(tmp_path) | {engine.PROCESS_TABLE: "elsewhere"}
+        assert engine.owner_lives(labels) is None
+
+    def test_labels_without_an_owner_belong_to_nobody_alive(self, tmp_path: Path) -> None:
+        labels = engine.labels(tmp_path) | {engine.OWNER: "garbage"}
+        assert engine.owner_lives(labels) is False
+
+    def test_labels_name_run_and_node(self, tmp_path: Path) -> None:
+        labels = engine.labels(tmp_path, "n3")
+        assert (labels[engine.LABEL], labels[engine.RUN]) == ("1", str(tmp_path))
+        assert labels[engine.NODE] == "n3"
+
+
+class TestNoEngine:
+    def test_a_missing_socket_is_told_with_the_mend(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+        reason = docker.probe()
+        assert reason is not None
+        assert "no such socket" in reason
+        assert "--env netns" in reason
+        with pytest.raises(MachineError, match="no Docker engine"):
+            image.ensure_image(print)
+
+    def test_an_engine_that_does_not_run_is_told_with_the_mend(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket(socket.AF_UNIX) as unheard:
+            unheard.bind(f"{tmp_path}/dead.sock")
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+        assert "it is not running" in str(docker.probe())
+
+    def test_a_lack_of_permission_is_told_with_the_mend(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_socket: object, _path: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        assert "usermod -aG docker" in str(docker.probe())
+
+    def test_an_engine_elsewhere_that_does_not_answer_is_told_with_its_address(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+        assert "no Docker engine at tcp://127.0.0.1:1" in str(docker.probe())
+
+    def test_there_is_nothing_to_heal(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+        assert heal(print) == Healed()

@@ -1,0 +1,65 @@
+"""The image recipe, as far as that needs no engine."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from labrys.control.environments import image
+from labrys.control.errors import MachineError
+
+_REPO = Path(__file__).resolve().parents[2]
+
+
+def test_the_recipe_of_the_checkout_is_found() -> None:
+    assert image._recipe() == _REPO / "docker"
+
+
+def test_the_nodes_requirements_are_those_of_pyproject() -> None:
+    stated = tomllib.loads((_REPO / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(image._requirements()) <= set(stated)
+    assert len(image._requirements()) == 2
+
+
+def test_a_changed_recipe_or_requirement_makes_another_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    first = image._fingerprint(tmp_path)
+    assert image._fingerprint(tmp_path) == first
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n\n")
+    second = image._fingerprint(tmp_path)
+    monkeypatch.setattr(image, "_requirements", lambda: ["msgspec>=99"])
+    assert len({first, second, image._fingerprint(tmp_path)}) == 3
+
+
+def test_the_stages_of_a_base_are_told_once_each(tmp_path: Path) -> None:
+    script = tmp_path / "make"
+    script.write_text(
+        "echo I: Retrieving a; echo I: Validating a; echo I: Retrieving b; echo W: Packing what;"
+        "echo I: Packing; echo content >$1"
+    )
+    told: list[str] = []
+    image._make_rootfs(script, tmp_path / "rootfs.tar", told.append)
+    assert told == ["image: base system: retrieving", "image: base system: packing"]
+    assert (tmp_path / "rootfs.tar").read_text() == "content\n"
+
+
+def test_a_base_that_cannot_be_made_is_told_with_the_scripts_last_words(tmp_path: Path) -> None:
+    script = tmp_path / "make"
+    script.write_text("echo make-base-image: debootstrap needs root; exit 1")
+    with pytest.raises(MachineError, match=r"cannot be pulled, and .*needs root"):
+        image._make_rootfs(script, tmp_path / "rootfs.tar", print)
+
+
+def test_the_base_script_says_how_it_is_called() -> None:
+    done = subprocess.run(
+        ["/bin/sh", str(_REPO / "docker" / "make-base-image")], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "usage: make-base-image" in done.stderr
+
+
+def test_docker_stays_no_python_package() -> None:
+    assert not (_REPO / "docker" / "__init__.py").exists()
