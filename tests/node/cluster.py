@@ -116,7 +116,7 @@ class Cluster:
         member = self.members[name]
         for batch, _ in member.jobs[:jobs_written]:
             if batch is not None:
-                member.disk.write(batch)
+                self._store(member, batch)
         member.jobs.clear()
         member.raft = None
         member.disk.crash()
@@ -161,7 +161,7 @@ class Cluster:
         member = self.members[name]
         batch, messages = member.jobs.pop(0)
         if batch is not None:
-            member.disk.write(batch)
+            self._store(member, batch)
         if not self.sends_before_persist:
             self._send(name, messages)
         if batch is not None and member.raft is not None:
@@ -175,8 +175,6 @@ class Cluster:
         self._check_office(raft)
         effects = raft.effects()
         self._send(name, effects.eager)
-        if effects.persist is not None:
-            self._check_matching(raft, effects.persist)
         if effects.persist is not None or effects.messages:
             member.jobs.append((effects.persist, effects.messages))
             if self.sends_before_persist:
@@ -210,15 +208,15 @@ class Cluster:
                     f"{index}, where term {term} committed {entry}"
                 )
 
-    def _check_matching(self, raft: Raft, batch: Persist) -> None:
-        previous = raft.log.term_at(batch.first_index - 1) if batch.entries else 0
-        assert previous is not None
+    def _store(self, member: Member, batch: Persist) -> None:
+        member.disk.write(batch)
+        # What never reached a disk may be forgotten, and its index and term be used once more.
+        before = batch.first_index - 2
+        previous = member.disk.entries[before].term if batch.entries and before >= 0 else 0
         for index, entry in enumerate(batch.entries, batch.first_index):
             fact = (previous, entry.command)
             if self.born.setdefault((index, entry.term), fact) != fact:
-                raise Violation(
-                    f"log matching: {raft.id} has another entry {index} of {entry.term}"
-                )
+                raise Violation(f"log matching: {member.name} has another {index} of {entry.term}")
             previous = entry.term
 
     def _check_applied(self, member: Member, raft: Raft, effects: Effects) -> None:
