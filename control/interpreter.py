@@ -26,7 +26,7 @@ import msgspec
 
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.control.errors import InternalError
-from labrys.control.worker import Answer, ByClient, ByNemesis, Worker
+from labrys.control.worker import Answer, ByClient, ByNemesis, Outbox, Worker
 from labrys.workloads.client import Client, IndefiniteError, completion_of_error
 from labrys.workloads.context import NEMESIS_MASK, Mask, bits_of, context
 from labrys.workloads.generator import (
@@ -121,7 +121,7 @@ class Interpreter:
         self._generator = generator(source)
         self._workers: dict[Mask, Worker] = {}
         self._in_flight: dict[Worker, _InFlight] = {}
-        self._outbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._outbox: Outbox[Answer] = Outbox()
         self._abandoned: list[Worker] = []
         self._nemesis_errors: list[str] = []
         self._counts = dict.fromkeys(OpType, 0)

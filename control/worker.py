@@ -15,10 +15,15 @@ from labrys.checkers.op import Op, OpType
 from labrys.workloads.client import Client, DefiniteError, IndefiniteError, completion_of_error
 
 
+# Not queue.SimpleQueue: in CPython 3.11 its get() with a timeout can wait for ever, when an item was
+# taken by get_nowait() before and the thread is scheduled late.
+Outbox = queue.Queue
+
+
 class Worker:
     """A thread that carries out one op at a time and lives until told to end."""
 
-    def __init__(self, name: str, carry_out: "CarryOut", outbox: "queue.SimpleQueue[Answer]"):
+    def __init__(self, name: str, carry_out: "CarryOut", outbox: "Outbox[Answer]"):
         self._inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         self._carry_out = carry_out
         self._outbox = outbox
