@@ -91,8 +91,17 @@ class Nemesis:
             package.set_up()
 
     def generator(self, interval_s: float) -> Generator:
-        """Return the endless schedule of all packages; each fault holds about `interval_s`."""
-        schedules = [package.schedule(interval_s, self._seed) for package in self._packages]
+        """Return the endless schedule of all packages; each fault holds about `interval_s`.
+
+        The kinds are spread over the round of faults and quiet. They overlap all the same, but a
+        cluster that is cut, killed and paused all at once, and then left alone all at once, has no
+        leader to aim at in the one half of the time and no trouble in the other.
+        """
+        count = len(self._packages)
+        schedules = [
+            package.schedule(interval_s, self._seed, phase=place / count)
+            for place, package in enumerate(self._packages)
+        ]
         return any_of(*schedules) if schedules else DONE
 
     def invoke(self, op: Op) -> Op:

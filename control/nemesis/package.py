@@ -25,8 +25,8 @@ from labrys.workloads.generator import Generator, Pending, Step, assign, templat
 
 T = TypeVar("T")
 
-JITTER: Final = 0.2
-"""Faults and the quiet between them last their interval, give or take this part of it."""
+JITTER: Final = 0.15
+"""Each beginning and end is early or late by up to this part of the interval."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,37 +113,47 @@ class FaultPackage(ABC):
         ):  # a cluster that is being hurt may answer anything: the plan says what then
             return ()
 
-    def schedule(self, interval_s: float, seed: str) -> Generator:
+    def schedule(self, interval_s: float, seed: str, *, phase: float = 0.0) -> Generator:
         """Return the generator of this kind's ops; see `Schedule`."""
         interval_ns = round((self.interval_s or interval_s) * 1e9)
-        return Schedule(package=self, seed=f"{seed}/{self.kind}", interval_ns=interval_ns)
+        return Schedule(
+            package=self, seed=f"{seed}/{self.kind}", interval_ns=interval_ns, phase=phase
+        )
 
 
 class Schedule(Generator, frozen=True, kw_only=True):
     """A fault, quiet, a fault, quiet: each about one interval, the first after half an interval.
 
-    Plans and the timetable are functions of the seed alone. Only if the nemesis is late, because
-    it was busy with another kind, the timetable moves: a fault holds at least half of its time.
+    `phase` puts the first one off by a part of a round (a fault and its quiet), from 0 to 1, so
+    that several kinds do not all strike and rest together.
+
+    Plans and the timetable are functions of the seed alone. If the nemesis was late, because it
+    was busy with another kind, the next step waits until this one has held for half an interval.
     """
 
     package: FaultPackage
     seed: str
     interval_ns: int
+    phase: float = 0.0
     step: int = 0
-    due: int | None = None
-    """When the next op is due; None before the schedule has been asked for the first time."""
+    origin: int | None = None
+    """When the first op is due, jitter aside; None until the schedule is asked for the first time.
+    All others are counted from here, so that jitter does not add up and kinds keep their phases."""
+    not_before: int = 0
 
     def op(self, ctx: Context) -> Step:
         """Return the next op when it is due. Never exhausted: wrap it in a time limit."""
-        due = ctx.time + self._gap() // 2 if self.due is None else self.due
+        if self.origin is None:
+            wait_ns = round((0.5 + 2 * self.phase) * self.interval_ns)
+            return msgspec.structs.replace(self, origin=ctx.time + wait_ns).op(ctx)
+        due = max(self.not_before, self.origin + self.step * self.interval_ns + self._jitter_ns())
         if ctx.time < due:
-            return Pending(due), msgspec.structs.replace(self, due=due)
+            return Pending(due), self
         op = assign(ctx, self._next())
         if isinstance(op, Pending):
             return op, self
-        after = msgspec.structs.replace(self, step=self.step + 1)
-        gap = after._gap()
-        return op, msgspec.structs.replace(after, due=max(due + gap, ctx.time + gap // 2))
+        not_before = ctx.time + self.interval_ns // 2
+        return op, msgspec.structs.replace(self, step=self.step + 1, not_before=not_before)
 
     def _next(self) -> Op:
         turn, is_stop = divmod(self.step, 2)
@@ -153,9 +163,9 @@ class Schedule(Generator, frozen=True, kw_only=True):
             op = template(self.package.start_f, self.package.plan(turn, self.seed))
         return msgspec.structs.replace(op, process=NEMESIS)
 
-    def _gap(self) -> int:
-        rng = random.Random(f"{self.seed}/gap/{self.step}")
-        return round(self.interval_ns * rng.uniform(1 - JITTER, 1 + JITTER))
+    def _jitter_ns(self) -> int:
+        rng = random.Random(f"{self.seed}/jitter/{self.step}")
+        return round(self.interval_ns * rng.uniform(-JITTER, JITTER))
 
 
 def deal(groups: Sequence[Sequence[T]], turn: int, seed: str) -> T:
