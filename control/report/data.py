@@ -23,6 +23,8 @@ OPS_DRAWN_MAX: Final = 100_000
 """Operations embedded in a page; of more, an even sample plus all that findings speak of."""
 STEPS_SHOWN_MAX: Final = 40
 """Steps of a linearizable prefix that are listed: the last ones."""
+PAST_STEPS: Final = 6
+"""Steps before an anomaly that are shown with it, as its past."""
 WINDOW_OPS_MAX: Final = 200
 """Operations listed for one anomaly."""
 ANOMALIES_MAX: Final = 20
@@ -126,7 +128,7 @@ class Anomaly(msgspec.Struct, frozen=True):
     core: list[int]
     """A few operations that contradict each other all by themselves."""
     ops: list[int]
-    """Rows of this key's operations that overlap the window."""
+    """Rows of this key's operations around the window, those that set its state included."""
     ops_cut: int
 
 
@@ -461,12 +463,18 @@ def _columns(operations: Sequence[_Operation], concurrency: int) -> OpColumns:
 def _indices(finding: Finding) -> list[int]:
     """Every history index that a finding names."""
     prefix = finding.data.get("prefix")
-    rejected = finding.data.get("rejected")
-    named = [*finding.ops, *(prefix if isinstance(prefix, list) else ())]
-    for entry in rejected if isinstance(rejected, list) else ():
-        if isinstance(entry, dict):
-            named.append(entry.get("op", -1))
-    return [index for index in named if isinstance(index, int)]
+    refused = [index for index, _ in _refused(finding)]
+    return [*finding.ops, *_integers(prefix), *refused]
+
+
+def _refused(finding: Finding) -> list[tuple[int, str]]:
+    """The operations that a finding says cannot come next, with the reasons."""
+    entries = finding.data.get("rejected")
+    return [
+        (entry["op"], str(entry.get("reason", "")))
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("op"), int)
+    ]
 
 
 def _checkers(
@@ -526,10 +534,9 @@ def _anomaly(
     """Explain an invalid key; None when the history does not hold what the finding names."""
     data = finding.data
     prefix = timeline.rows(_integers(data.get("prefix")))
-    refused: list[tuple[int, str]] = []
-    for entry in data["rejected"]:
-        if isinstance(entry, dict) and (rows := timeline.rows(_integers([entry.get("op")]))):
-            refused.append((rows[0], str(entry.get("reason", ""))))
+    refused = [
+        (row, reason) for index, reason in _refused(finding) for row in timeline.rows([index])
+    ]
     span = timeline.span([*_integers(data.get("window")), *_integers(data.get("core"))])
     span = span or timeline.span(_indices(finding))
     if span is None or not (prefix or refused):
@@ -546,6 +553,9 @@ def _anomaly(
         steps.append(Step(op=row, at=at, state=state))
     shown = steps[-STEPS_SHOWN_MAX:]
 
+    # The window of a contradiction can be so tight that what set its state lies before it.
+    past = min([start, *(drawn[row].call_us for row in prefix[-PAST_STEPS:])])
+
     # The checker may itself have kept only the end of a long prefix.
     stated = data.get("prefix_length")
     length = max(len(steps), stated if isinstance(stated, int) else 0)
@@ -556,7 +566,7 @@ def _anomaly(
         for row, operation in enumerate(drawn)
         if operation.invoke.key == key
         and operation.call_us <= end
-        and (operation.outcome in (INFO, OPEN) or (operation.ret_us or end) >= start)
+        and (operation.outcome in (INFO, OPEN) or (operation.ret_us or end) >= past)
     ]
     return Anomaly(
         checker=checker,

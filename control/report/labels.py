@@ -66,7 +66,9 @@ def grudge_text(grudge: Mapping[str, Any], nodes: Sequence[str]) -> str:
     everyone = sorted({*nodes, *drops, *(other for others in drops.values() for other in others)})
     sides: dict[frozenset[str], list[str]] = {}
     for node in everyone:
-        friends = {o for o in everyone if o not in drops.get(node, ()) and node not in drops.get(o, ())}
+        friends = {
+            o for o in everyone if o not in drops.get(node, ()) and node not in drops.get(o, ())
+        }
         sides.setdefault(frozenset(friends | {node}), []).append(node)
     is_two_way = all(node in drops.get(other, ()) for node in drops for other in drops[node])
     if is_two_way and all(side == frozenset(members) for side, members in sides.items()):

@@ -90,6 +90,7 @@ function build(data) {
     el("summary", {}, "The same in words, as the terminal prints it"), copyButton, el("pre", {}, words))));
   fallback.hidden = true;
   page.hidden = false;
+  for (const steps of page.querySelectorAll(".steps .scroll")) steps.scrollTop = steps.scrollHeight;
   layoutLanes();
   if (!followLink() && data.anomalies.length) focusAnomaly(0);
   addEventListener("hashchange", followLink);

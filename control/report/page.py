@@ -13,20 +13,17 @@ import hashlib
 import html
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from labrys.checkers.verdict import Verdict
-from labrys.control.report import text
 from labrys.control.report.data import ReportData, report_data
-from labrys.control.report.run_files import RunFiles, read_run
+from labrys.control.report.run_files import read_run
+from labrys.control.report.text import page_text
 from labrys.control.store import REPORT, write_atomically
 
 SCRIPTS: Final = ("base.js", "panels.js", "timeline.js", "main.js")
 """The parts of the one script, in order."""
-
-_EXIT_CODE: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 3, Verdict.ERROR: 4}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -36,8 +33,9 @@ def write_report(run_dir: Path) -> Path:
     the page cannot be written.
     """
     run = read_run(run_dir)
+    data = report_data(run)
     path = run_dir / REPORT
-    write_atomically(path, render_page(report_data(run), fallback_text(run)).encode())
+    write_atomically(path, render_page(data, page_text(run, data)).encode())
     return path
 
 
@@ -64,18 +62,6 @@ def render_page(data: ReportData, fallback: str) -> str:
         name, rest = piece.split("}}", 1)
         out += [parts[name], rest]
     return "".join(out)
-
-
-def fallback_text(run: RunFiles) -> str:
-    """Return verdict and findings as plain text."""
-    results: dict[str, Any] = msgspec.to_builtins(run.results)
-    verdict = run.results.verdict
-    spec = {**results, **{name: value for name, value in run.spec.items() if value is not None}}
-    lines = [text.first_line(spec)]
-    lines += [f"notice: {notice}" for notice in run.notices]
-    code = 4 if verdict is None else _EXIT_CODE[verdict]
-    lines.append(text.verdict_block(run.path, results, exit_code=code))
-    return "\n".join(lines)
 
 
 def _asset(name: str) -> str:

@@ -93,7 +93,7 @@ function anomalyPanel(data, anomaly, place) {
             mono(ops.label[row]), right(ops.index[row]), right(ops.process[row]), right(seconds(ops.call[row])),
             right(ops.took[row] < 0 ? "–" : seconds(ops.ret[row]))])))] : null,
         el("details", {}, el("summary", {}, "as the checker words it"), el("pre", {}, anomaly.message))),
-      el("div", {},
+      el("div", { class: "steps" },
         el("h3", {}, anomaly.steps.length
           ? `Longest linearizable prefix${anomaly.steps_cut ? ` (after ${anomaly.steps_cut} earlier steps)` : ""}`
           : "No operation can come first"),
@@ -103,7 +103,7 @@ function anomalyPanel(data, anomaly, place) {
             mono(ops.label[step.op]), mono(step.state ?? (i === anomaly.steps.length - 1 ? state ?? "" : "")),
             right(ops.index[step.op]), right(ops.process[step.op]), right(seconds(step.at))]))) : null)),
     el("details", {},
-      el("summary", {}, `all ${anomaly.ops.length} operations of ${name} that touch the window` +
+      el("summary", {}, `all ${anomaly.ops.length} operations of ${name} around the window` +
         (anomaly.ops_cut ? ` (${anomaly.ops_cut} earlier ones left out)` : "")),
       opTable(anomaly.ops, (row) => (number.has(row) ? String(number.get(row)) : rejected.has(row) ? "✗" : ""))));
 }
@@ -156,13 +156,13 @@ function logPanel(data) {
   const note = el("span", { class: "soft" });
   const search = el("input", { placeholder: "text in the log", "aria-label": "text in the log", oninput: () => { painted = ""; redraw(); } });
   const choice = el("select", { "aria-label": "which lines", onchange: () => { scope = choice.value; painted = ""; redraw(); } },
-    hasTimes ? el("option", { value: "view" }, "of the visible time") : null,
+    hasTimes ? el("option", { value: "view" }, "of the visible time ± 0.25 s") : null,
     hasTimes ? el("option", { value: "cursor" }, "± 0.5 s around the selected op") : null,
     el("option", { value: "all" }, "all"));
   let painted = "";
   let visible = true;
   painters.push(() => {
-    const { from, to } = scope === "view" ? app.view
+    const { from, to } = scope === "view" ? { from: app.view.from - 2.5e5, to: app.view.to + 2.5e5 }
       : scope === "cursor" && app.cursor !== null ? { from: app.cursor - 5e5, to: app.cursor + 5e5 } : { from: -Infinity, to: Infinity };
     const state = [from, to, scope, search.value, [...shown].join()].join("|");
     if (!visible || state === painted) return;
@@ -182,7 +182,8 @@ function logPanel(data) {
     const kept = lines.slice(0, LOG_ROWS_MAX);
     note.textContent = kept.length < lines.length
       ? `the first ${kept.length} of ${lines.length} lines: zoom in or search` : `${lines.length} lines`;
-    list.replaceChildren(...kept.map(([at, name, text]) => {
+    if (!kept.length) list.replaceChildren(el("p", { class: "soft" }, "no line: zoom out, or show all"));
+    else list.replaceChildren(...kept.map(([at, name, text]) => {
       const tone = /panic|traceback|assert|fatal|\berror\b/i.test(text) ? "bad" : /\bwarn/i.test(text) ? "warn" : null;
       return el("div", {}, el("span", { class: "soft" }, at === null ? "" : seconds(at)), el("b", {}, name), el("span", { class: tone }, text));
     }));

@@ -1,10 +1,11 @@
 """The terminal twin of the page: the same facts as stable, greppable plain text.
 
-The first and the last line carry seed and verdict. Colour only ever adds to words. Nothing in
-here reads a file or a clock, or knows whether there is a terminal.
+The first and the last line carry seed and verdict. Colour only ever adds to words. All of it is
+pure, except for `run_page`, which reads a run directory; nothing knows whether there is a terminal.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +13,17 @@ import click
 import msgspec
 
 from labrys.checkers.op import Op
-from labrys.checkers.verdict import Finding, Verdict
-from labrys.control.report.data import FAIL, INFO, OPEN, Anomaly, ReportData
+from labrys.checkers.verdict import CheckResult, Finding, Verdict
+from labrys.control.report.data import FAIL, INFO, OPEN, Anomaly, ReportData, report_data
 from labrys.control.report.labels import error_text, value_text
-from labrys.control.report.run_files import Results
+from labrys.control.report.run_files import Results, RunFiles, read_run
 
 FINDINGS_PRINTED_MAX: Final = 10
 """Findings printed for one checker."""
 LINES_PRINTED_MAX: Final = 40
 """Lines printed of one finding."""
+STEPS_PRINTED_MAX: Final = 12
+"""Last steps of a linearizable prefix that are listed."""
 LANE_OPS_MAX: Final = 24
 """Operations drawn as lanes: those nearest to the end of the window."""
 
@@ -29,6 +32,13 @@ _COLOR: Final = {
     Verdict.INVALID: "red",
     Verdict.UNKNOWN: "yellow",
     Verdict.ERROR: "magenta",
+}
+_EXIT_CODE: Final = {
+    Verdict.VALID: 0,
+    Verdict.INVALID: 1,
+    Verdict.UNKNOWN: 3,
+    Verdict.ERROR: 4,
+    None: 4,
 }
 _OP_ROW: Final = "{:>8} {:>13} {:>8} {:<6} {:<8} {:<6} {:<24} {}"
 OP_HEADER: Final = _OP_ROW.format(
@@ -58,9 +68,27 @@ def first_line(spec: Mapping[str, Any]) -> str:
     return _one_line("  ".join(words))
 
 
-def last_line(seed: Any, verdict: Verdict | None, exit_code: int) -> str:
-    """Return the line that ends the output of a test: `labrys: seed 8817  INVALID  exit 1`."""
-    return f"labrys: seed {seed}  {_loud(verdict)}  exit {exit_code}"
+def run_page(run_dir: Path, *, color: bool = False) -> str:
+    """Return everything that `labrys show` prints about a run, with a newline at the end.
+
+    Missing and damaged files become notices; nothing is raised for them.
+    """
+    run = read_run(run_dir)
+    return page_text(run, report_data(run), color=color) + "\n"
+
+
+def page_text(run: RunFiles, data: ReportData, *, color: bool = False) -> str:
+    """Return the page of a run in words: notices, the windows of its anomalies, the verdict."""
+    results: dict[str, Any] = msgspec.to_builtins(run.results)
+    lines = [first_line({**results, **run.spec})]
+    lines += [f"notice: {_one_line(notice)}" for notice in data.notices]
+    for anomaly in data.anomalies:
+        name = "the history" if anomaly.key is None else f"key {_one_line(anomaly.key)}"
+        start, end = anomaly.start / 1e6, anomaly.end / 1e6
+        lines += [f"anomaly of {name}, {start:.3f} s to {end:.3f} s", anomaly_text(data, anomaly)]
+    code = _EXIT_CODE[run.results.verdict]
+    lines.append(verdict_block(run.path, results, exit_code=code, color=color))
+    return "\n".join(lines)
 
 
 def verdict_block(
@@ -71,20 +99,9 @@ def verdict_block(
     Raises `msgspec.ValidationError` if `results` are not the results of a run.
     """
     run = msgspec.convert(dict(results), Results)
-    width = max((len(name) for name in run.checkers), default=0)
     lines = [f"verdict {_styled(run.verdict, color)}"]
     lines += [f"  rig error: {_one_line(error_text(error))}" for error in run.errors]
-    for name, check in run.checkers.items():
-        word = _styled(check.verdict, color, quiet=True, width=7)
-        lines.append(f"  {name:<{width}}  {word}  {_one_line(check.summary)}")
-        if check.hint:
-            lines.append(f"    hint: {_one_line(check.hint)}")
-        if check.verdict is Verdict.VALID:
-            continue
-        for finding in check.findings[:FINDINGS_PRINTED_MAX]:
-            lines += [f"    {line}" for line in finding_lines(finding)]
-        if (more := len(check.findings) - FINDINGS_PRINTED_MAX) > 0:
-            lines.append(f"    ... and {more} more findings, all in results.json")
+    lines += checker_lines(run.checkers, color=color)
     if run.rerun:
         lines.append(f"re-run     {_one_line(run.rerun)}")
     if run.recheck:
@@ -95,10 +112,28 @@ def verdict_block(
     return "\n".join([*lines, ending])
 
 
+def checker_lines(checkers: Mapping[str, CheckResult], *, color: bool = False) -> list[str]:
+    """Return what each checker concluded: a line, its hint, and its findings unless it is valid."""
+    width = max((len(name) for name in checkers), default=0)
+    lines: list[str] = []
+    for name, check in checkers.items():
+        word = _styled(check.verdict, color, quiet=True, width=7)
+        lines.append(f"  {name:<{width}}  {word}  {_one_line(check.summary)}")
+        if check.hint:
+            lines.append(f"    hint: {_one_line(check.hint)}")
+        if check.verdict is Verdict.VALID:
+            continue
+        for finding in check.findings[:FINDINGS_PRINTED_MAX]:
+            lines += [f"    {line}" for line in finding_lines(finding)]
+        if (more := len(check.findings) - FINDINGS_PRINTED_MAX) > 0:
+            lines.append(f"    ... and {more} more findings, all in results.json")
+    return lines
+
+
 def finding_lines(finding: Finding) -> list[str]:
     """Return a finding as lines: its headline, then the rest of its message indented by two."""
     head, *rest = [_one_line(line) for line in finding.message.splitlines()] or [""]
-    lines = [head, *(line if line.startswith("  ") else f"  {line}" for line in rest)]
+    lines = [head, *(f"  {line}" for line in rest)]
     if len(lines) > LINES_PRINTED_MAX:
         cut = len(lines) - LINES_PRINTED_MAX
         lines = [*lines[:LINES_PRINTED_MAX], f"  ... {cut} more lines, all in results.json"]
@@ -140,8 +175,7 @@ def anomaly_text(data: ReportData, anomaly: Anomaly, *, width: int = 100) -> str
     number = {step.op: anomaly.steps_cut + i for i, step in enumerate(anomaly.steps, 1)}
     rejected = {entry.op for entry in anomaly.rejected}
     wanted = sorted({*anomaly.ops, *rejected})
-    shown = wanted[-LANE_OPS_MAX:]
-    starts = _starts(data)
+    starts = list(accumulate(ops.call_delta))
     bars = [
         _Bar(
             row=row,
@@ -152,9 +186,14 @@ def anomaly_text(data: ReportData, anomaly: Anomaly, *, width: int = 100) -> str
             + ops.label[row],
             is_fail=ops.outcome[row] == FAIL,
         )
-        for row in shown
+        for row in wanted[-LANE_OPS_MAX:]
     ]
+    gutter = max(len(bar.lane) for bar in bars) + 2
     columns = _warp(bars)
+    # What explains an anomaly stands at its end, so what does not fit is dropped at the front.
+    while max(columns.values()) + 2 > width - gutter and len(bars) > 2:
+        bars = bars[1:]
+        columns = _warp(bars)
     end = max(columns.values()) + 1
     lanes: dict[str, list[str]] = {bar.lane: [" "] * (end + 1) for bar in bars}
     for bar in bars:
@@ -164,20 +203,21 @@ def anomaly_text(data: ReportData, anomaly: Anomaly, *, width: int = 100) -> str
         opening, closing = "()" if bar.is_fail else "[]"
         text = f"{opening}{body[: right - left - 1]}{'~' if bar.ret is None else closing}"
         lanes[bar.lane][left : right + 1] = text
-    gutter = max(len(lane) for lane in lanes) + 2
-    clock = f"{starts[shown[0]] / 1e6:.3f} s"
+    clock = f"{starts[bars[0].row] / 1e6:.3f} s"
     until = f"{anomaly.end / 1e6:.3f} s"
     lines = [f"{'':<{gutter}}{clock}{until:>{max(2, end + 1 - len(clock))}}"]
     room = max(20, width - gutter)
     for lane, cells in lanes.items():
         drawn = "".join(cells).rstrip()
         lines.append(f"{lane:<{gutter}}{drawn if len(drawn) <= room else drawn[: room - 1] + '>'}")
-    if len(shown) < len(wanted):
-        lines.append(f"{len(wanted) - len(shown)} earlier operations of the window are left out")
+    if len(bars) < len(wanted):
+        lines.append(f"{len(wanted) - len(bars)} earlier operations of the window are left out")
     if anomaly.steps:
-        first = anomaly.steps_cut
-        lines.append("longest linearizable prefix" + (f", after {first} steps:" if first else ":"))
-        for step in anomaly.steps:
+        steps = anomaly.steps[-STEPS_PRINTED_MAX:]
+        count = anomaly.steps_cut + len(anomaly.steps)
+        last = f", the last {len(steps)}" if len(steps) < count else ""
+        lines.append(f"longest linearizable prefix: {count} operations{last}")
+        for step in steps:
             state = "" if step.state is None else f"  state {step.state}"
             lines.append(f"  {number[step.op]}: {ops.index[step.op]} {ops.label[step.op]}{state}")
     lines += [
@@ -217,22 +257,11 @@ def _warp(bars: list[_Bar]) -> dict[int, int]:
     return columns
 
 
-def _starts(data: ReportData) -> list[int]:
-    starts: list[int] = []
-    now = 0
-    for delta in data.ops.call_delta:
-        now += delta
-        starts.append(now)
-    return starts
-
-
 def _loud(verdict: Verdict | None) -> str:
     return "NO VERDICT" if verdict is None else verdict.value.upper()
 
 
-def _styled(
-    verdict: Verdict | None, color: bool, *, quiet: bool = False, width: int = 0
-) -> str:
+def _styled(verdict: Verdict | None, color: bool, *, quiet: bool = False, width: int = 0) -> str:
     """The verdict as a word: upper case, but `valid` stays small where many stand in a list."""
     word = "valid" if quiet and verdict is Verdict.VALID else _loud(verdict)
     padded = word.ljust(width)

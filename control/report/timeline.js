@@ -182,7 +182,9 @@ function paintHead(ctx, width, height) {
       ctx.fillRect(left, y + 2, 2.5, FAULT_HEIGHT - 4);
       ctx.fillStyle = theme.ink;
       ctx.textAlign = "left";
-      const words = `${fault.targets.join(",")}  ${fault.plan}${fault.bit === false ? "  (did not bite)" : ""}`;
+      // A cut through the whole cluster is told by its plan alone.
+      const nodes = fault.plan && fault.targets.length === app.data.nodes.length ? "" : fault.targets.join(",") + "  ";
+      const words = `${nodes}${fault.plan}${fault.bit === false ? "  (did not bite)" : ""}`;
       if (size > 24) ctx.fillText(fit(ctx, words, size - 10), left + 7, y + FAULT_HEIGHT / 2 + 0.5);
     }
     ctx.restore();

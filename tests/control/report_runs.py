@@ -16,6 +16,7 @@ MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
 NODES: Final = ("n1", "n2", "n3", "n4", "n5")
 RERUN: Final = "labrys test --env netns --faults partition,kill --seed 8817"
+RECHECK: Final = "labrys check runs/register-partition-kill/20260304T050607Z-8817"
 HOSTILE: Final = "</script><img src=x onerror=document.documentElement.dataset.pwned=1>"
 """Markup that must stay text wherever it turns up."""
 
@@ -63,7 +64,7 @@ def simulate(
         events.append((call, 0, op, number))
         done = msgspec.structs.replace(op, type=kind, value=result, error=error)
         events.append((call + took, 1, done, number))
-        free_at[thread] = call + took + rng.randrange(MS, 12 * MS)
+        free_at[thread] = call + took + rng.randrange(20 * MS, 80 * MS)
         if kind is OpType.INFO:
             process[thread] += threads
     # The stale read: one key returns the value before its last one, after all else is over.
@@ -82,10 +83,7 @@ def simulate(
         events.append((quiet + after * MS, 0, op, number))
         done = msgspec.structs.replace(op, type=OpType.OK, value=result)
         events.append((quiet + (after + took) * MS, 1, done, number))
-    marks = [
-        Op(OpType.INFO, "nemesis", "phase", value=name)
-        for name in ("main", "heal", "final")
-    ]
+    marks = [Op(OpType.INFO, "nemesis", "phase", value=name) for name in ("main", "heal", "final")]
     events.append((main_at - 1, 0, marks[0], -1))
     events.append((quiet + 60 * MS, 0, marks[1], -1))
     events.append((quiet + 90 * MS, 0, marks[2], -1))
@@ -107,6 +105,7 @@ def simulate(
             "window": [steps[0], ret_index[operation_count + 4]],
             "prefix": steps,
             "state": new,
+            "core": [steps[2], refused],
             "rejected": [{"op": refused, "reason": f"the state is {new}; the read needs {old}"}],
         },
     }
@@ -159,7 +158,12 @@ def _faults(end_ns: int) -> list[FaultEvent]:
     plans: list[tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]]] = [
         ("partition", NODES, {"shape": "halves", "grudge": grudge}, {"n1": {"packets": 412}}),
         ("kill", ("n3",), {"target": "leader"}, {"n3": {"state": "dead"}}),
-        ("partition", NODES, {"shape": "one-way", "grudge": {"n2": ["n4"]}}, {"n2": {"packets": 0}}),
+        (
+            "partition",
+            NODES,
+            {"shape": "one-way", "grudge": {"n2": ["n4"]}},
+            {"n2": {"packets": 0}},
+        ),
     ]
     for number, (kind, targets, plan, observed) in enumerate(plans, 1):
         start = end_ns * (2 * number - 1) // 8
@@ -215,6 +219,6 @@ def _results(finding: dict[str, Any], end_ns: int, invalid: bool) -> dict[str, A
         "name": "register-partition-kill", "started_at": STARTED_AT.isoformat(),
         "duration_s": end_ns / 1e9, "environment": "netns", "nodes": list(NODES),
         "workload": "register", "faults": ["partition", "kill"], "bug": "stale-read",
-        "rerun": RERUN, "recheck": "labrys check runs/register-partition-kill/20260304T050607Z-8817",
+        "rerun": RERUN, "recheck": RECHECK,
         "timings": {"setup_s": 3.2, "teardown_s": 0.4}, "errors": [], "checkers": checkers,
     }  # fmt: skip
