@@ -14,9 +14,8 @@ import msgspec
 from labrys.checkers.op import Op, OpType
 from labrys.workloads.client import Client, DefiniteError, IndefiniteError, completion_of_error
 
-
-# Not queue.SimpleQueue: in CPython 3.11 its get() with a timeout can wait for ever, when an item was
-# taken by get_nowait() before and the thread is scheduled late.
+# Not queue.SimpleQueue: in CPython 3.11 its get() with a timeout can wait for ever, when an item
+# was taken by get_nowait() before and the thread is scheduled late.
 Outbox = queue.Queue
 
 
