@@ -22,6 +22,7 @@ A failed write or fsync is final: the kernel may have dropped the dirty pages an
 fsync a success. The caller stops the node.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -93,12 +94,15 @@ class Storage:
         self._node = node
         self._path = directory / "log"
         try:
-            _make_directory(directory)
-            self._lock = _lock_directory(directory)
-            if not self._path.exists():
-                self._create()
-            self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-            self._recover()
+            with contextlib.ExitStack() as descriptors:
+                _make_directory(directory)
+                descriptors.callback(os.close, _lock_directory(directory))
+                if not self._path.exists():
+                    self._create()
+                self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                descriptors.callback(os.close, self._file)
+                self._recover()
+                self._descriptors = descriptors.pop_all()
         except OSError as error:
             raise MachineError(f"cannot use the data directory {directory}: {error}") from error
 
@@ -125,8 +129,7 @@ class Storage:
 
     def close(self) -> None:
         """Close the file and give up the lock."""
-        os.close(self._file)
-        os.close(self._lock)
+        self._descriptors.close()
 
     def __enter__(self) -> Self:
         return self
