@@ -17,8 +17,9 @@ from typing import Final
 
 import msgspec
 
-from labrys.control.report.data import ReportData, report_data
+from labrys.control.report.data import report_data
 from labrys.control.report.run_files import read_run
+from labrys.control.report.schema import ReportData
 from labrys.control.report.text import page_text
 from labrys.control.store import REPORT, write_atomically
 

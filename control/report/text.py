@@ -14,9 +14,10 @@ import msgspec
 
 from labrys.checkers.op import Op
 from labrys.checkers.verdict import CheckResult, Finding, Verdict
-from labrys.control.report.data import FAIL, INFO, OPEN, Anomaly, ReportData, report_data
+from labrys.control.report.data import report_data
 from labrys.control.report.labels import error_text, value_text
 from labrys.control.report.run_files import Results, RunFiles, read_run
+from labrys.control.report.schema import FAIL, INFO, OPEN, Anomaly, ReportData
 
 FINDINGS_PRINTED_MAX: Final = 10
 """Findings printed for one checker."""

@@ -12,9 +12,10 @@ from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.op import Op, OpType
 from labrys.checkers.verdict import CheckResult, Finding, Verdict
 from labrys.control.report import data as report
-from labrys.control.report.data import FAIL, INFO, OK, OPEN, report_data
+from labrys.control.report.data import report_data
 from labrys.control.report.labels import grudge_text, op_label, value_text
 from labrys.control.report.run_files import Results, RunFiles, read_run
+from labrys.control.report.schema import FAIL, INFO, OK, OPEN
 
 
 def op(
