@@ -1,8 +1,9 @@
 """Remove what dead runs left behind.
 
 A netns run leaves nothing: its world ends with its last process. A docker run that was killed
-leaves containers and a network, which carry labels (see `engine`). Whatever belongs to a living
-controller stays, however odd it looks.
+leaves containers and a network, which carry labels (see `engine`), and one that was killed while it
+built the image leaves a work folder. Whatever belongs to a living controller stays, however odd it
+looks.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from docker.models.networks import Network
 
-from labrys.control.environments import engine
+from labrys.control.environments import engine, image
 from labrys.control.environments.docker import collect
 from labrys.control.errors import LabrysError, MachineError
 
@@ -25,7 +26,7 @@ class Healed(msgspec.Struct, frozen=True):
     """What was done, in words fit to print."""
 
     removed: tuple[str, ...] = ()
-    """Names of the removed containers and networks."""
+    """Names of the removed containers, networks and folders."""
     kept: tuple[str, ...] = ()
     """What may be left over but is not for us to judge, with the command that removes it."""
     failures: tuple[str, ...] = ()
@@ -61,20 +62,25 @@ def heal(say: Callable[[str], None]) -> Healed:
     """Remove the containers and networks of dead runs, after saving their logs; tell each by `say`.
 
     Logs go into the run directory, if that still exists. One failure does not stop the others;
-    none raises. Where no engine answers there is nothing to heal.
+    none raises. Where no engine answers there are no containers to heal.
     """
-    try:
-        client = engine.connect()
-    except MachineError:
-        return Healed()
     removed: list[str] = []
     kept: list[str] = []
     failures: list[str] = []
+    try:
+        removed += image.remove_stale_work()
+    except OSError as error:
+        failures.append(f"work folder of a dead image build: {error}")
+    try:
+        client = engine.connect()
+    except MachineError:
+        return Healed(tuple(removed), tuple(kept), tuple(failures))
     with contextlib.closing(client):
         try:
             leftovers = _leftovers(client)
         except (DockerException, requests.RequestException) as error:
-            return Healed(failures=(f"docker: leftovers cannot be listed: {error}",))
+            failures.append(f"docker: leftovers cannot be listed: {error}")
+            leftovers = []
         for leftover in leftovers:
             dead = leftover.is_dead
             run = leftover.labels.get(engine.RUN, "")

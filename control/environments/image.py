@@ -15,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import docker
@@ -33,6 +33,8 @@ from labrys.control.errors import InternalError, MachineError
 PULLED_BASE = "python:3.12-slim-bookworm"
 MADE_BASE = "labrys-base:bookworm"
 _REPOSITORY = "labrys-node"
+_PLACE = Path("/var/tmp")  # on a disk, where a base system of 300 MB fits
+_WORK_PREFIX = "labrys-image-"
 _NODE_NEEDS = ("httptools", "msgspec")
 _BASE_MADE_WITHIN_S = 1800
 _SAID_AT_MOST = 1500  # characters of a failed program's output in a message
@@ -51,13 +53,31 @@ def ensure_image(say: Say) -> str:
     with closing(connect()) as client:
         if _exists(client, tag):
             return tag
-        with _one_at_a_time(say):
+        with _one_at_a_time(say), TemporaryDirectory(prefix=_WORK_PREFIX, dir=_PLACE) as work:
             if not _exists(client, tag):
                 started = time.monotonic()
-                base = _ensure_base(client, recipe, say)
-                _build(client, recipe, base, tag, say)
+                base = _ensure_base(client, recipe, Path(work), say)
+                _build(client, recipe, base, tag, Path(work), say)
                 say(f"image: {tag} is ready after {time.monotonic() - started:.0f} s")
     return tag
+
+
+def remove_stale_work() -> list[str]:
+    """Remove the work folders of builds that were killed, unless one goes on; return their names.
+
+    Raises OSError for what cannot be removed.
+    """
+    mine = [f for f in _PLACE.glob(f"{_WORK_PREFIX}*/") if f.stat().st_uid == os.getuid()]
+    if not mine:
+        return []
+    with open(_lock_path(), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return []
+        for folder in mine:
+            shutil.rmtree(folder)
+    return [str(folder) for folder in mine]
 
 
 def _recipe() -> Path:
@@ -98,7 +118,7 @@ def _exists(client: docker.DockerClient, tag: str) -> bool:
 @contextmanager
 def _one_at_a_time(say: Say) -> Iterator[None]:
     """Keep two runs from building at once; the second then finds what the first has built."""
-    with open(Path(tempfile.gettempdir(), f"labrys-image-{os.getuid()}.lock"), "w") as lock:
+    with open(_lock_path(), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -107,7 +127,11 @@ def _one_at_a_time(say: Say) -> Iterator[None]:
         yield
 
 
-def _ensure_base(client: docker.DockerClient, recipe: Path, say: Say) -> str:
+def _lock_path() -> Path:
+    return _PLACE / f"labrys-image.{os.getuid()}.lock"
+
+
+def _ensure_base(client: docker.DockerClient, recipe: Path, work: Path, say: Say) -> str:
     for base in (MADE_BASE, PULLED_BASE):
         if _exists(client, base):
             return base
@@ -118,12 +142,12 @@ def _ensure_base(client: docker.DockerClient, recipe: Path, say: Say) -> str:
     except (DockerException, requests.RequestException) as error:
         say(f"image: it cannot be pulled ({_first_line(error)})")
     say("image: making a Debian base instead; once, about a minute")
-    with tempfile.TemporaryDirectory(prefix="labrys-base-", dir="/var/tmp") as folder:
-        rootfs = Path(folder, "rootfs.tar")
-        _make_rootfs(recipe / "make-base-image", rootfs, say)
-        say("image: importing the base")
-        repository, tag = MADE_BASE.split(":")
-        client.api.import_image_from_file(str(rootfs), repository=repository, tag=tag)
+    rootfs = work / "rootfs.tar"
+    _make_rootfs(recipe / "make-base-image", rootfs, say)
+    say("image: importing the base")
+    repository, tag = MADE_BASE.split(":")
+    client.api.import_image_from_file(str(rootfs), repository=repository, tag=tag)
+    rootfs.unlink()
     if not _exists(client, MADE_BASE):
         raise MachineError(f"the engine took the base system but does not know {MADE_BASE} now")
     return MADE_BASE
@@ -140,14 +164,19 @@ def _make_rootfs(script: Path, rootfs: Path, say: Say) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        env={**os.environ, "TMPDIR": str(rootfs.parent)},
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            words = line.split()
-            if len(words) > 1 and words[0] == "I:" and words[1] in stages:
-                stages.remove(words[1])
-                say(f"image: base system: {words[1].lower()}")
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                words = line.split()
+                if len(words) > 1 and words[0] == "I:" and words[1] in stages:
+                    stages.remove(words[1])
+                    say(f"image: base system: {words[1].lower()}")
+        except BaseException:
+            process.terminate()  # `timeout` hands it on to all that it runs
+            raise
     if process.returncode != 0:
         raise MachineError(
             f"no base image: {PULLED_BASE} cannot be pulled, and {script} failed "
@@ -160,30 +189,32 @@ class _BasePython(NamedTuple):
     machine: str
 
 
-def _build(client: docker.DockerClient, recipe: Path, base: str, tag: str, say: Say) -> None:
-    with tempfile.TemporaryDirectory(prefix="labrys-image-") as folder:
-        context = Path(folder)
-        shutil.copy(recipe / "Dockerfile", context)
-        say(f"image: fetching {' and '.join(_NODE_NEEDS)} for {base}")
-        _fetch_wheels(_python_of(client, base), context / "wheels")
-        say(f"image: building on {base}")
-        told: list[str] = []
-        try:
-            for step in client.api.build(
-                path=str(context),
-                tag=tag,
-                buildargs={"BASE_IMAGE": base},
-                # A base of our own making has all packages. Another may want apt.
-                network_mode="none" if base == MADE_BASE else None,
-                rm=True,
-                forcerm=True,
-                decode=True,
-            ):
-                told.append(step.get("stream") or step.get("error") or "")
-                if "error" in step:
-                    raise MachineError(f"image: the build failed: {_tail(''.join(told))}")
-        except APIError as error:
-            raise MachineError(f"image: the engine refused the build: {error}") from error
+def _build(
+    client: docker.DockerClient, recipe: Path, base: str, tag: str, work: Path, say: Say
+) -> None:
+    context = work / "context"
+    context.mkdir()
+    shutil.copy(recipe / "Dockerfile", context)
+    say(f"image: fetching {' and '.join(_NODE_NEEDS)} for {base}")
+    _fetch_wheels(_python_of(client, base), context / "wheels")
+    say(f"image: building on {base}")
+    told: list[str] = []
+    try:
+        for step in client.api.build(
+            path=str(context),
+            tag=tag,
+            buildargs={"BASE_IMAGE": base},
+            # A base of our own making has all packages. Another may want apt.
+            network_mode="none" if base == MADE_BASE else None,
+            rm=True,
+            forcerm=True,
+            decode=True,
+        ):
+            told.append(step.get("stream") or step.get("error") or "")
+            if "error" in step:
+                raise MachineError(f"image: the build failed: {_tail(''.join(told))}")
+    except APIError as error:
+        raise MachineError(f"image: the engine refused the build: {error}") from error
 
 
 def _python_of(client: docker.DockerClient, base: str) -> _BasePython:

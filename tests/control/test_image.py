@@ -53,6 +53,30 @@ def test_a_base_that_cannot_be_made_is_told_with_the_scripts_last_words(tmp_path
         image._make_rootfs(script, tmp_path / "rootfs.tar", print)
 
 
+def test_an_interrupted_base_is_given_up_at_once(tmp_path: Path) -> None:
+    script = tmp_path / "make"
+    script.write_text("echo $$ >$1; echo I: Retrieving; sleep 1000")
+
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        image._make_rootfs(script, tmp_path / "pid", interrupt)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_work_folders_of_dead_builds_are_removed_but_not_while_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "_PLACE", tmp_path)
+    stale = tmp_path / "labrys-image-dead"
+    (stale / "context").mkdir(parents=True)
+    with image._one_at_a_time(print):
+        assert image.remove_stale_work() == []
+    assert image.remove_stale_work() == [str(stale)]
+    assert not stale.exists()
+
+
 def test_the_base_script_says_how_it_is_called() -> None:
     done = subprocess.run(
         ["/bin/sh", str(_REPO / "docker" / "make-base-image")], capture_output=True, text=True
