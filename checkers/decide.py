@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from labrys.checkers.budget import Budget, BudgetSpent
 from labrys.checkers.models import Model
-from labrys.checkers.search import Search, Step, Stuck, Survived
+from labrys.checkers.search import Search, Step, Stuck, Survived, events_of, within
 
 _FIRST_MOVES_PER_STEP: Final = 16
 _FIRST_MOVES: Final = 2_000
@@ -58,18 +58,14 @@ def _is_refuted_before(end: int, model: Model, steps: Sequence[Step], budget: Bu
     """Whether a window that ends at event `end` is a proof of `invalid` by itself."""
     if model.states(step.action for step in steps) is None:
         return False
-    events = sorted(
-        event
-        for step in steps
-        for event in (step.call, step.ret)
-        if event is not None and event <= end
-    )
+    events = [event for event, _ in events_of(steps) if event <= end]
     moves = _MOVES_PER_WINDOW
     for length in _WINDOWS:
         part = budget.part(moves)
         start = events[max(0, len(events) - length)]
         try:
-            if isinstance(Search(model, steps, part).run_window(start, end), Stuck):
+            search = Search(model, within(steps, start, end), part)
+            if isinstance(search.run_window(start, end), Stuck):
                 return True
         except BudgetSpent:
             budget.poll()  # its own moves are no reason to stop here, time and memory are

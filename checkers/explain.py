@@ -6,12 +6,13 @@ the *core*: the few operations that contradict each other all by themselves, whi
 wants to see first. Operations are named by the index of their invocation.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from labrys.checkers.budget import Budget, BudgetSpent
+from labrys.checkers.budget import Budget
+from labrys.checkers.core import Core, minimal_core
 from labrys.checkers.history import Operation
 from labrys.checkers.models import (
     UNSEEN,
@@ -23,7 +24,7 @@ from labrys.checkers.models import (
     leaves,
     needs,
 )
-from labrys.checkers.search import DeadEnd, Placed, Search, Step, Stuck
+from labrys.checkers.search import DeadEnd, Placed, Step, Stuck
 from labrys.checkers.verdict import Finding
 
 _REJECTED_MAX: Final = 10
@@ -117,7 +118,7 @@ def order(model: Model, steps: Sequence[Step], end: DeadEnd, event: int) -> list
 
     state: Hashable = UNSEEN if unseen(model.initial) else model.initial
     used = {placed.step for placed in chain}
-    pending = [
+    settled = [
         number
         for number, step in enumerate(steps)
         if step.ret is not None
@@ -125,12 +126,14 @@ def order(model: Model, steps: Sequence[Step], end: DeadEnd, event: int) -> list
         and number not in used
         and number not in end.owed
     ]
+    settled.sort(key=lambda number: steps[number].call, reverse=True)
     result: list[int] = []
-    begun = -1
+    open_now: list[int] = []
     for placed in [*chain, None]:
         ended = event if placed is None else placed.at
-        # Settled while this state lasted: from `begun` until the next move, at `ended`.
-        open_now = [n for n in pending if steps[n].call < ended and begun <= (steps[n].ret or 0)]
+        # Settled while this state lasted, until the next move: whoever was called before it.
+        while settled and steps[settled[-1]].call < ended:
+            open_now.append(settled.pop())
         looping = [n for n in open_now if after(state, steps[n].action) == state]
         result += looping
         taken = set(looping)
@@ -149,103 +152,12 @@ def order(model: Model, steps: Sequence[Step], end: DeadEnd, event: int) -> list
             result.append(placed.step)
             next_state = after(state, action)
             assert not isinstance(next_state, Illegal), f"step {placed.step}: {next_state.reason}"
-            state, begun = next_state, placed.at
-        pending = [n for n in pending if n not in taken]
-    assert not pending, f"no place for the settled steps {pending}"
+            state = next_state
+        open_now = [n for n in open_now if n not in taken]
+        late = [n for n in open_now if (steps[n].ret or 0) < ended]
+        assert not late, f"no place for the settled steps {late} before event {ended}"
+    assert not open_now, f"no place for the settled steps {open_now}"
     return result
-
-
-class Core(NamedTuple):
-    """Steps that contradict each other, whatever happened before event `start`."""
-
-    numbers: list[int]
-    """In order of call."""
-    start: int | None
-    """None: only together with the state at the very beginning."""
-
-
-def minimal_core(model: Model, steps: Sequence[Step], stuck: Stuck, budget: Budget) -> Core:
-    """Return few steps that suffice for a contradiction.
-
-    Nothing is added to the history, it is only weakened, so what remains is a proof: first the
-    past is forgotten (any state may have been there), then single steps are. A pure one is
-    removed, an update may then have happened at any time or never: without it, it might be that
-    nobody ever wrote what was read, which would be a contradiction of our own making.
-    """
-    number_of = {step.call: number for number, step in enumerate(steps)}
-    kept = [
-        step if step.ret is not None and step.ret <= stuck.event else step._replace(ret=None)
-        for step in steps
-        if step.call < stuck.event
-    ]
-    start: int | None = None
-
-    def is_wrong(some: Sequence[Step], start: int | None) -> bool:
-        budget.spend(len(some))
-        search = Search(model, some, budget)
-        outcome = search.run() if start is None else search.run_window(start, stuck.event)
-        return isinstance(outcome, Stuck)
-
-    try:
-        start = _latest_start(model, kept, is_wrong)
-        if start is not None:
-            kept = [step for step in kept if step.ret is None or step.ret >= start]
-        size = max(1, sum(step.ret is not None for step in kept) // 2)
-        while True:
-            certain = [step.call for step in kept if step.ret is not None]
-            smaller = False
-            for place in range(0, len(certain), size):
-                weaker = _weakened(model, kept, set(certain[place : place + size]))
-                if is_wrong(weaker, start):
-                    kept, smaller = weaker, True
-            if size == 1 and not smaller:
-                break
-            size = max(1, size // 2)
-    except BudgetSpent:
-        pass  # a larger proof is a proof too
-    return Core([number_of[step.call] for step in kept if step.ret is not None], start)
-
-
-def _latest_start(
-    model: Model, steps: Sequence[Step], is_wrong: Callable[[Sequence[Step], int | None], bool]
-) -> int | None:
-    """Return the latest event from which a window is a proof; None if it takes the beginning."""
-    if model.states(step.action for step in steps) is None:
-        return None
-    events = sorted(event for step in steps for event in (step.call, step.ret) if event is not None)
-    length = 2
-    while length < len(events) and not is_wrong(steps, events[-length]):
-        length *= 2
-    if length >= len(events):
-        return None
-    too_short, enough = length // 2, length
-    while too_short + 1 < enough:
-        middle = (too_short + enough) // 2
-        if is_wrong(steps, events[-middle]):
-            enough = middle
-        else:
-            too_short = middle
-    return events[-enough]
-
-
-def _weakened(model: Model, steps: Sequence[Step], chosen: set[int]) -> list[Step]:
-    """Make the steps called at `chosen` optional; drop what is optional and of no effect."""
-    weaker = [step._replace(ret=None) if step.call in chosen else step for step in steps]
-    unseen = model.unseen(
-        [step.action for step in weaker if step.ret is not None],
-        [step.action for step in weaker if step.ret is None],
-    )
-    return [
-        step
-        for step in weaker
-        if step.ret is not None
-        or not (step.action.f in model.pure or _leads_nowhere(step.action, unseen))
-    ]
-
-
-def _leads_nowhere(action: Action, unseen: Any) -> bool:
-    value = leaves(action)
-    return value is not None and bool(unseen(value))
 
 
 def _state_after(model: Model, steps: Sequence[Step], prefix: Sequence[int]) -> Hashable:
@@ -267,7 +179,7 @@ def _why_not(subject: Subject, number: int, prefix: Sequence[int], state: Hashab
     wanted = needs(step.action)
     if wanted is None:
         return after.reason
-    sources = [n for n, other in enumerate(steps) if leaves(other.action) == wanted]
+    sources = {n for n, other in enumerate(steps) if leaves(other.action) == wanted}
     if not sources:
         origin = "" if wanted == subject.model.initial else f"; no operation ever leaves {wanted}"
         return after.reason + origin

@@ -53,7 +53,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from labrys.checkers.budget import Budget
-from labrys.checkers.models import UNSEEN, Action, Illegal, Model
+from labrys.checkers.models import UNSEEN, Action, Illegal, Model, leaves
 
 
 class Step(NamedTuple):
@@ -159,15 +159,16 @@ class Search:
         Raises `BudgetSpent`.
         """
         self._beam = beam
-        return self._walk(_events(self._steps))
+        return self._walk(events_of(self._steps))
 
     def run_window(self, start: int, end: int) -> Survived | Stuck:
         """Search the events from `start` to `end`, beginning with everything that could be there.
 
-        `Survived` then proves nothing, and the paths know nothing of what was before `start`.
+        Of the steps, only those `within` matter. `Survived` then proves nothing, and the paths know
+        nothing of what was before `start`.
         Raises `BudgetSpent`; and `ValueError` if the model cannot list its states.
         """
-        events = _events(self._steps)
+        events = events_of(self._steps)
         first = next((i for i, (event, _) in enumerate(events) if event >= start), len(events))
         for event, number in events[:first]:
             if event == self._steps[number].call:
@@ -204,7 +205,9 @@ class Search:
         self._loops.clear()
         self._viewers.clear()
         if self._steps[number].ret is None:
-            if not self._pure[of_class]:
+            # Most often nobody saw what a crashed update left; then it need not have happened.
+            left = leaves(self._actions[of_class])
+            if not self._pure[of_class] and not (left is not None and self._unseen(left)):
                 self._crashed.setdefault(of_class, []).append(number)
             return
         owed = self._owed[number] = self._take_bit()
@@ -458,7 +461,12 @@ class Search:
         return Stuck(last, self.event, not self._truncated, tuple(dead_ends[:_DEAD_ENDS_MAX]))
 
 
-def _events(steps: Sequence[Step]) -> list[tuple[int, int]]:
+def within(steps: Sequence[Step], start: int, end: int) -> list[Step]:
+    """Return the steps that a window from event `start` to `end` has to do with."""
+    return [step for step in steps if step.call <= end and (step.ret is None or step.ret >= start)]
+
+
+def events_of(steps: Sequence[Step]) -> list[tuple[int, int]]:
     """Return (event, step) of every call and return in order of time."""
     calls = [(step.call, number) for number, step in enumerate(steps)]
     returns = [(step.ret, number) for number, step in enumerate(steps) if step.ret is not None]

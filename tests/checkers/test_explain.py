@@ -15,8 +15,9 @@ from tests.checkers.oracle import Act, is_linearizable_wgl
 
 from labrys.checkers.budget import Budget
 from labrys.checkers.checker import Limits
+from labrys.checkers.core import minimal_core
 from labrys.checkers.decide import decide
-from labrys.checkers.explain import Subject, explain, minimal_core, order
+from labrys.checkers.explain import Subject, explain, order
 from labrys.checkers.models import CasRegister, Illegal, Kv, Model, Mutex
 from labrys.checkers.search import Step, Stuck
 from labrys.checkers.verdict import Finding
