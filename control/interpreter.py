@@ -10,8 +10,8 @@ one outbox. What the loop takes care of, in this order:
    or not its worker ever comes back. The worker is abandoned and replaced, its late answer dropped.
 3. The generator is asked. An invocation is recorded before its worker sees it, a completion after
    it came back: the recorded interval contains the real one, never the other way round.
-4. With nothing to begin, the loop sleeps until the generator's next due time, the next deadline or
-   the next completion. It does not poll; only the stop signal is looked at every so often.
+4. With nothing to begin, the loop sleeps until the generator's next due time or the next
+   completion. Only for deadlines and the stop signal it looks up every so often.
 
 Times come from the caller's monotonic clock and never decrease from one record to the next.
 """
@@ -39,8 +39,8 @@ from labrys.workloads.generator import (
     generator,
 )
 
-STOP_POLL_NS: Final = 50_000_000
-"""How long a stop request may go unnoticed."""
+POLL_NS: Final = 50_000_000
+"""How long a stop request or a passed deadline may go unnoticed."""
 
 JOIN_S: Final = 1.0
 """How long all idle workers together may take to close their clients at the end."""
@@ -255,11 +255,9 @@ class Interpreter:
             self._end(op, completion)
 
     def _wait(self, until: int) -> None:
-        """Sleep until a completion (and record it), the time `until`, a deadline or a stop poll."""
+        """Sleep until a completion (and record it), the time `until` or the next poll."""
         now = self._tick()
-        until = min(until, now + STOP_POLL_NS)
-        for flight in self._in_flight.values():
-            until = min(until, flight.deadline)
+        until = min(until, now + POLL_NS)
         if until <= now:
             return
         try:

@@ -69,6 +69,7 @@ class ByClient(CarryOut):
         if op.process != self._process:
             self.close()  # the old process may still be busy inside the database
             self._process = op.process
+        only_reads = self._is_read(op)
         if self._client is None:
             client = None
             try:
@@ -77,9 +78,8 @@ class ByClient(CarryOut):
             except Exception as error:  # any failure here is definite: nothing was sent
                 if client is not None:
                     _close_quietly(client)
-                return completion_of_error(op, _as_open_failure(error), only_reads=True), None
+                return completion_of_error(op, _as_open_failure(error), only_reads=only_reads), None
             self._client = client
-        only_reads = self._is_read(op)
         try:
             return _checked(op, self._client.invoke(op), only_reads), None
         except Exception as error:  # a client may raise anything; none of it may end the worker

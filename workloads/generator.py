@@ -715,30 +715,3 @@ def map_ops(function: Callable[[Op], Op], source: Source) -> Generator:
 def filter_ops(keep: Callable[[Op], bool], source: Source) -> Generator:
     """Those ops of `source` for which `keep` is true; the others are never begun."""
     return _Map(lambda op: op if keep(op) else None, generator(source))
-
-
-class _Seeded(Generator, frozen=True):
-    child: Generator
-    seed: str
-    steps: int = 0
-
-    def op(self, ctx: Context) -> Step | None:
-        rng = random.Random(f"{self.seed}/{self.steps}")
-        step = self.child.op(msgspec.structs.replace(ctx, rng=rng))
-        if step is None:
-            return None
-        taken = 0 if isinstance(step[0], Pending) else 1
-        return step[0], _Seeded(step[1], self.seed, self.steps + taken)
-
-    def update(self, ctx: Context, event: Op) -> Generator:
-        child = self.child.update(ctx, event)
-        return self if child is self.child else _Seeded(child, self.seed, self.steps)
-
-
-def seeded(seed: str, source: Source) -> Generator:
-    """`source` with randomness of its own: its n-th op draws the same numbers in every run.
-
-    For faults: how busy the clients are must not change which faults come next. Draws are made
-    afresh for each ask (about 10 microseconds), so it is not for the stream of client ops.
-    """
-    return _Seeded(generator(source), seed)

@@ -268,6 +268,13 @@ def test_a_client_that_answers_info_to_a_read_has_failed() -> None:
     assert [op.type.value for op in rig.completions()] == ["fail", "info"]
 
 
+def test_a_client_that_answers_info_to_a_write_is_replaced_with_its_process() -> None:
+    rig = Rig(lambda op: msgspec.structs.replace(op, type=OpType.INFO))
+    rig.run([W, W])
+    assert [op.process for op in rig.completions()] == [0, 1]
+    assert rig.opened["n1"] == rig.closed["n1"] == 2
+
+
 # --- ops that never come back ---------------------------------------------------------------------
 
 
