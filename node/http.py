@@ -201,6 +201,7 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[tuple[str, bytes, bytes, bool]] = deque()
         self._is_busy = False
         self._is_paused = False
+        self._has_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -209,7 +210,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(fault(400, "bad-request", True, "no other protocol is spoken here"))
+            pass  # The request is served as it is; what follows it is not HTTP and not read.
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, _Refused):
@@ -217,6 +218,11 @@ class _Connection(asyncio.Protocol):
             else:
                 self._refuse(fault(400, "bad-request", True, f"not HTTP/1.1: {error}"))
         self._serve_next()
+
+    def eof_received(self) -> bool:
+        # The client has said all it will say; what it asked for is still answered.
+        self._has_ended = True
+        return self._is_busy or bool(self._waiting)
 
     # ---- the parser's callbacks ---------------------------------------------------------------
 
@@ -243,7 +249,11 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         method = self._parser.get_method().decode("ascii")
         # The answer to a HEAD would have to leave out its body; nothing here needs that.
-        keep_alive = self._parser.should_keep_alive() and method != "HEAD"
+        keep_alive = (
+            self._parser.should_keep_alive()
+            and not self._parser.should_upgrade()
+            and method != "HEAD"
+        )
         self._waiting.append((method, self._url, bytes(self._body), keep_alive))
         if len(self._waiting) >= PIPELINE_MAX and not self._is_paused:
             self._is_paused = True
@@ -270,7 +280,7 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, keep_alive: bool, answer: Answer) -> None:
         self._is_busy = False
-        self._write(answer, keep_alive)
+        self._write(answer, keep_alive and (not self._has_ended or bool(self._waiting)))
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._serve_next)
 

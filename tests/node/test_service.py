@@ -1,0 +1,229 @@
+"""The line between "did not happen" and "unknown", in every way a request can go wrong."""
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from labrys.node.machine import Command, Get, Machine, Put, encode_request
+from labrys.node.messages import (
+    AppendReply,
+    AppendRequest,
+    Entry,
+    ForwardReply,
+    ForwardRequest,
+    HardState,
+    VoteReply,
+)
+from labrys.node.raft import Config, Raft, Role
+from labrys.node.service import PENDING_MAX, Answer, Service
+
+WRITE = Put("k", 1)
+READ = Get("k")
+
+
+class Fixture:
+    """A service on node n1 of three, with every answer and every forwarded message recorded."""
+
+    def __init__(self) -> None:
+        self.raft = Raft(
+            Config("n1", ("n1", "n2", "n3")), HardState(), [], random.Random(0), now_ms=0
+        )
+        self.now_ms = 1000
+        self.link_is_up = True
+        self.sent: list[tuple[str, ForwardRequest | ForwardReply]] = []
+        self.answers: list[Answer] = []
+        self.service = Service(self.raft, Machine(), self.send, lambda: self.now_ms, 5000)
+
+    def send(self, peer: str, message: ForwardRequest | ForwardReply) -> bool:
+        if self.link_is_up:
+            self.sent.append((peer, message))
+        return self.link_is_up
+
+    def execute(self, request: Command | Get) -> None:
+        self.service.execute(request, self.answers.append)
+
+    def follow(self, leader: str, term: int = 1) -> None:
+        self.raft.step(leader, AppendRequest(term, 0, 0, (), 0, 1), self.now_ms)
+
+    def lead(self) -> None:
+        """Become leader with the no-op committed."""
+        self.raft.tick(self.now_ms)
+        self.raft.step("n2", VoteReply(1, granted=True, pre=True), self.now_ms)
+        self.raft.step("n2", VoteReply(1, granted=True, pre=False), self.now_ms)
+        self.raft.step("n2", AppendReply(1, 1, success=True, index=1), self.now_ms)
+        self.run()
+        assert self.raft.role is Role.LEADER
+
+    def run(self) -> None:
+        """Carry out effects until nothing is left, as the server does."""
+        for _ in range(3):
+            effects = self.raft.effects()
+            if effects.persist is not None:
+                self.raft.persisted(effects.persist.term, effects.persist.last_index)
+            for index, entry in enumerate(effects.committed, effects.first_committed):
+                self.service.apply(index, entry)
+            self.service.answer_reads(effects.reads)
+            if self.raft.role is not Role.LEADER:
+                self.service.lose_office()
+
+    def outcome(self) -> tuple[int, str, bool]:
+        """Status, code and definiteness of the only answer."""
+        (answer,) = self.answers
+        body: dict[str, Any] = msgspec.json.decode(answer.body)
+        return answer.status, body["error"], body["definite"]
+
+
+@pytest.fixture
+def at() -> Fixture:
+    return Fixture()
+
+
+@pytest.mark.parametrize("request_", [WRITE, READ])
+def test_without_a_leader_nothing_happened(at: Fixture, request_: Command | Get) -> None:
+    at.execute(request_)
+    assert at.outcome() == (503, "no-leader", True)
+
+
+@pytest.mark.parametrize("request_", [WRITE, READ])
+def test_a_leader_that_cannot_be_reached_got_nothing(at: Fixture, request_: Command | Get) -> None:
+    at.follow("n2")
+    at.link_is_up = False
+    at.execute(request_)
+    assert at.outcome() == (503, "no-leader", True)
+
+
+@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+def test_a_link_that_breaks_after_forwarding_leaves_a_write_unknown(
+    at: Fixture, request_: Command | Get, definite: bool
+) -> None:
+    at.follow("n2")
+    at.execute(request_)
+    assert at.answers == []
+    at.service.lose_link("n3")
+    assert at.answers == []
+    at.service.lose_link("n2")
+    assert at.outcome() == (502, "forward-broken", definite)
+
+
+@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+def test_a_new_leader_ends_what_was_forwarded_to_the_old_one(
+    at: Fixture, request_: Command | Get, definite: bool
+) -> None:
+    at.follow("n2")
+    at.execute(request_)
+    at.follow("n3", term=2)
+    at.service.execute(READ, lambda answer: None)
+    assert at.outcome() == (502, "forward-broken", definite)
+
+
+def test_the_leaders_answer_is_passed_on_once(at: Fixture) -> None:
+    at.follow("n2")
+    at.execute(WRITE)
+    ((peer, message),) = at.sent
+    assert peer == "n2"
+    assert isinstance(message, ForwardRequest)
+    at.service.on_forward_reply(ForwardReply(message.request_id, 200, b"{}"))
+    at.service.on_forward_reply(ForwardReply(message.request_id, 200, b"{}"))
+    at.service.lose_link("n2")
+    assert at.answers == [Answer(200, b"{}")]
+
+
+def test_a_forwarded_request_makes_only_one_hop(at: Fixture) -> None:
+    at.follow("n2")
+    at.service.on_forward("n3", ForwardRequest(7, encode_request(WRITE)))
+    ((peer, message),) = at.sent
+    assert peer == "n3"
+    assert isinstance(message, ForwardReply)
+    assert (message.request_id, message.status) == (7, 503)
+    assert msgspec.json.decode(message.body)["definite"] is True
+
+
+def test_an_unreadable_forwarded_request_is_answered(at: Fixture) -> None:
+    at.lead()
+    at.service.on_forward("n3", ForwardRequest(7, b"nonsense"))
+    ((_, message),) = at.sent
+    assert isinstance(message, ForwardReply)
+    assert message.status == 400
+
+
+def test_a_write_is_answered_when_it_is_committed_and_not_before(at: Fixture) -> None:
+    at.lead()
+    at.execute(WRITE)
+    at.run()
+    assert at.answers == []
+    at.raft.step("n2", AppendReply(1, 1, success=True, index=2), at.now_ms)
+    at.run()
+    assert at.answers == [Answer(200, b'{"revision":1}')]
+
+
+@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+def test_a_lost_office_leaves_a_write_unknown(
+    at: Fixture, request_: Command | Get, definite: bool
+) -> None:
+    at.lead()
+    at.execute(request_)
+    at.run()
+    at.raft.step("n3", AppendReply(2, 1, success=False, index=0), at.now_ms)
+    at.run()
+    assert at.outcome() == (503, "leadership-lost", definite)
+
+
+def test_a_write_whose_index_went_to_another_term_did_not_happen(at: Fixture) -> None:
+    at.lead()
+    at.execute(WRITE)
+    at.run()
+    at.service.apply(2, Entry(2, encode_request(Put("k", "other"))))
+    assert at.outcome() == (503, "overwritten", True)
+
+
+@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+def test_nobody_waits_for_ever(at: Fixture, request_: Command | Get, definite: bool) -> None:
+    at.lead()
+    at.execute(request_)
+    at.now_ms += 4999
+    at.service.expire()
+    assert at.answers == []
+    at.now_ms += 1
+    at.service.expire()
+    assert at.outcome() == (504, "timeout", definite)
+
+
+@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+def test_a_stopping_node_answers_what_waits(
+    at: Fixture, request_: Command | Get, definite: bool
+) -> None:
+    at.follow("n2")
+    at.execute(request_)
+    at.service.stop()
+    assert at.outcome() == (503, "stopping", definite)
+
+
+def test_one_request_too_many_is_refused_and_room_comes_back(at: Fixture) -> None:
+    at.lead()
+    for _ in range(PENDING_MAX):
+        at.service.execute(WRITE, lambda answer: None)
+    at.execute(WRITE)
+    assert at.outcome() == (503, "busy", True)
+    at.run()
+    at.raft.step("n2", AppendReply(1, 1, success=True, index=PENDING_MAX + 1), at.now_ms)
+    at.run()
+    at.answers.clear()
+    at.execute(WRITE)
+    assert at.answers == []
+
+
+def test_an_expired_request_frees_its_room(at: Fixture) -> None:
+    at.follow("n2")
+    for _ in range(PENDING_MAX):
+        at.service.execute(WRITE, lambda answer: None)
+    at.now_ms += 5000
+    at.service.expire()
+    at.execute(WRITE)
+    assert at.answers == []
+
+
+def test_a_stale_read_needs_nobody(at: Fixture) -> None:
+    at.service.apply(1, Entry(1, encode_request(WRITE)))
+    assert at.service.read_stale("k") == Answer(200, b'{"value":1,"revision":1}')
