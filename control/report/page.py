@@ -44,7 +44,7 @@ def render_page(data: ReportData, fallback: str) -> str:
     """Return the page that shows `data`, with `fallback` for readers without scripts."""
     script = "\n".join(_asset(name) for name in SCRIPTS)
     style = _asset("page.css")
-    packed = gzip.compress(msgspec.json.encode(data), compresslevel=9, mtime=0)
+    packed = gzip.compress(msgspec.json.encode(data), compresslevel=6, mtime=0)
     verdict = data.verdict.value if data.verdict is not None else "none"
     parts = {
         "title": html.escape(f"{verdict}: {data.title}"),

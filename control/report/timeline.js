@@ -279,7 +279,7 @@ function paintLanes(ctx, width, height, scrollTop) {
     const list = lanes.rows[r];
     clipToPlot(ctx, width, height);
     paintTails(ctx, r, y, x, width);
-    let lastPixel = -1, lastOutcome = -1;
+    let lastPixel = -1, lastLook = -1;
     for (let k = lowerBound(list, (i) => ops.ret[i] >= from); k < list.length && ops.call[list[k]] <= to; k++) {
       const i = list[k];
       const outcome = ops.outcome[i];
@@ -287,8 +287,9 @@ function paintLanes(ctx, width, height, scrollTop) {
       const right = outcome === 3 ? width : x(ops.ret[i]);
       // Operations thinner than a pixel: one of each outcome stands for its neighbours.
       const pixel = Math.round(left);
-      if (right - left < 1 && pixel === lastPixel && outcome === lastOutcome && isMatch(i) === false) continue;
-      lastPixel = pixel; lastOutcome = outcome;
+      const look = outcome * 2 + (isMatch(i) ? 1 : 0);
+      if (right - left < 1 && pixel === lastPixel && look === lastLook && i !== app.pinned) continue;
+      lastPixel = pixel; lastLook = look;
       paintOp(ctx, i, left, Math.max(1.5, right - left - 0.5), y + 3, LANE_HEIGHT - 6, ops.f[i] === reads);
     }
     ctx.restore();
@@ -358,7 +359,7 @@ function paintTails(ctx, r, y, x, width) {
     if (end - start < 1) continue;
     const fade = ctx.createLinearGradient(start, 0, end, 0);
     fade.addColorStop(0, theme.info);
-    fade.addColorStop(1, "transparent");
+    fade.addColorStop(1, theme.info + "00"); // "transparent" would fade through black
     ctx.fillStyle = fade;
     ctx.globalAlpha = isMatch(i) ? 0.75 : 0.12;
     ctx.fillRect(Math.max(start, GUTTER), y + LANE_HEIGHT - 3.5, Math.min(end, width) - Math.max(start, GUTTER), 2);

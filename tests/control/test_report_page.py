@@ -142,3 +142,10 @@ def test_a_browser_draws_a_run_that_left_nothing(tmp_path: Path) -> None:
     document = dom(write_report(run), tmp_path)
     assert 'data-state="ready"' in root_of(document)
     assert "results.json is missing" in document
+
+
+@pytest.mark.browser
+def test_a_link_may_carry_a_filter_and_a_span_of_time(tmp_path: Path) -> None:
+    path = write_report(make_run(tmp_path / "run"))
+    document = dom(path, tmp_path, link="#t=1.0-2.0&q=type:info")
+    assert "25 of 1205 operations match" in document
