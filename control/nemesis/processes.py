@@ -29,8 +29,9 @@ SETTLE_TIMEOUT_S: Final = 2.0
 """How long a signal may take to show. A process in the middle of an fsync reacts after it."""
 _POLL_S: Final = 0.01
 
-_GROUPS: Final = (("leader",), ("one", "subset"), ("minority",), ("majority",), ("all",))
-"""Each group has its turn once per round."""
+GROUPS: Final = (("leader",), ("one", "subset"), ("minority",), ("majority", "all"))
+"""Each group has its turn once per round. Without a majority nothing can succeed, and a history of
+failures shows little: hence one turn in four."""
 
 
 class ProcessOptions(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,7 +70,7 @@ class ProcessFault(FaultPackage):
         named = [(target,) for target in options.targets if not isinstance(target, str)]
         by_name = [
             [name for name in group if name in options.targets and self._is_possible(name)]
-            for group in _GROUPS
+            for group in GROUPS
         ]
         self._groups: list[Sequence[str | tuple[str, ...]]] = [*filter(None, by_name), *named]
         if not self._groups:

@@ -15,11 +15,13 @@ from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.control.errors import ClusterError, MachineError, UsageError
 from labrys.control.ledger import Ledger, read_ledger
+from labrys.control.nemesis import processes
 from labrys.control.nemesis.kill import Kill
 from labrys.control.nemesis.nemesis import PACKAGES, Nemesis, build_packages, parse_faults
 from labrys.control.nemesis.partition import GROUPS
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.processes import ProcessOptions
+from labrys.control.nemesis.targets import TARGETS
 from labrys.control.process import State
 from labrys.workloads import generator as gen
 from labrys.workloads.simulate import simulate
@@ -158,12 +160,12 @@ def test_without_a_leader_the_substitute_is_hit_and_the_ledger_says_so(rig: Rig)
 
 
 @pytest.mark.parametrize("package", [Kill, Pause])
-def test_five_turns_play_every_group_of_targets(package: type[Kill] | type[Pause]) -> None:
+def test_four_turns_play_every_group_of_targets(package: type[Kill] | type[Pause]) -> None:
     fault = package(FakeEnvironment(), FakeSystem(), ProcessOptions())
     for seed in map(str, range(50)):
-        played = {fault.plan(turn, seed)["targets"] for turn in range(5)}
-        assert {"leader", "minority", "majority", "all"} <= played
-        assert played & {"one", "subset"}
+        played = {fault.plan(turn, seed)["targets"] for turn in range(4)}
+        assert all(played & set(group) for group in processes.GROUPS)
+    assert {fault.plan(turn, "seed")["targets"] for turn in range(100)} == set(TARGETS)
 
 
 # --- The ledger -----------------------------------------------------------------------------------
@@ -464,7 +466,7 @@ def test_a_minute_plays_every_group_of_shapes_and_targets(tmp_path: Path) -> Non
         assert all(shapes & set(group) for group in GROUPS)
         for f in ("kill", "pause"):
             targets = {op.value["targets"] for op in ops if op.f == f}
-            assert {"leader", "minority", "majority", "all"} <= targets
+            assert all(targets & set(group) for group in processes.GROUPS)
 
 
 def test_schedule_is_a_function_of_the_seed(tmp_path: Path) -> None:
