@@ -273,7 +273,7 @@ class _Run:
             "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},
             "errors": self._failures,
             "end_states": self._end_states,
-            "checkers": msgspec.to_builtins(checkers),
+            "checkers": msgspec.json.decode(msgspec.json.encode(checkers)),
         }
 
     def _clock_ns(self) -> int:

@@ -1,0 +1,209 @@
+"""The life of a run, with real nodes on loopback: every step is done whatever happened before."""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.control.loopback import LoopbackEnvironment
+
+from labrys.checkers.history import read_history
+from labrys.checkers.op import Op
+from labrys.control import process
+from labrys.control.environments import registry as environments
+from labrys.control.interruption import Interruption
+from labrys.control.lifecycle import Outcome, run_test
+from labrys.control.nemesis.nemesis import Nemesis
+from labrys.control.process import State
+from labrys.control.spec import resolve
+from labrys.control.systems.raftkv import RaftKv
+
+
+class Rig:
+    """Runs tests in a loopback environment that stays in reach."""
+
+    def __init__(self, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs_dir = runs_dir
+        self.said: list[str] = []
+        self.interruption = Interruption()
+        self.fail_in: str | None = None
+        self.env: LoopbackEnvironment | None = None
+        monkeypatch.setattr(environments, "make", self._make)
+        monkeypatch.setattr(environments, "heal_leftovers", lambda name, say: None)
+
+    def _make(
+        self, name: str, nodes: tuple[str, ...], run_dir: Path, say: Callable[[str], None]
+    ) -> LoopbackEnvironment:
+        self.env = LoopbackEnvironment(nodes, run_dir, say)
+        self.env.fail_in = self.fail_in
+        return self.env
+
+    def run(self, watch: Callable[[Op], None] = lambda op: None, **fields: Any) -> Outcome:
+        fields = {"nodes": 3, "time_limit": 1.5, "concurrency": 3, "seed": 7, **fields}
+        return run_test(
+            resolve(fields),
+            self.runs_dir,
+            interruption=self.interruption,
+            say=self.said.append,
+            watch=watch,
+        )
+
+    def stop_everything(self) -> None:
+        env = self.env
+        for node in env.nodes if env else ():
+            assert env is not None
+            process.kill(env, node, "labrys-node")
+
+    def assert_nothing_runs(self) -> None:
+        assert self.env is not None
+        for node in self.env.nodes:
+            assert process.state(self.env, node, "labrys-node") is State.DEAD
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    made = Rig(tmp_path / "runs", monkeypatch)
+    yield made
+    made.stop_everything()
+
+
+def files_of(outcome: Outcome) -> set[str]:
+    return {path.name for path in outcome.run.path.iterdir()} - {"homes"}
+
+
+def test_correct_cluster_under_kills_is_valid_and_the_run_is_complete(rig: Rig) -> None:
+    outcome = rig.run(faults=["kill"], time_limit=4, fault_interval=1)
+    assert outcome.results["errors"] == []
+    assert outcome.results["verdict"] == "valid", outcome.results
+    assert outcome.exit_code == 0
+    assert files_of(outcome) == {
+        "test.yaml", "history.jsonl", "faults.jsonl", "results.json", "report.html", "run.log",
+        "nodes",
+    }  # fmt: skip
+    history = read_history(outcome.run.history)
+    phases = [op.value for op in history.ops if op.f == "phase"]
+    assert phases == ["main", "heal", "final"]
+    assert any(op.process == "nemesis" and op.f == "kill" for op in history.ops)
+    assert outcome.run.read_results() == outcome.results
+    rig.assert_nothing_runs()
+
+
+def test_seeded_bug_is_found_and_explained(rig: Rig) -> None:
+    outcome = rig.run(bug="stale-read", rate=400, concurrency=6, time_limit=4)
+    assert outcome.exit_code == 1
+    linearizable = outcome.results["checkers"]["linearizable"]
+    assert linearizable["verdict"] == "invalid"
+    finding = linearizable["findings"][0]
+    assert finding["data"]["rejected"]
+    assert finding["message"]
+
+
+@pytest.mark.parametrize("step", ["provision", "upload", "collect_logs", "destroy"])
+def test_failure_in_one_step_is_kept_and_the_later_steps_are_done(rig: Rig, step: str) -> None:
+    rig.fail_in = step
+    outcome = rig.run()
+    assert outcome.exit_code == 4
+    assert outcome.results["verdict"] == "error"
+    assert f"planted in {step}" in outcome.results["errors"][0]
+    assert rig.env is not None
+    assert rig.env.calls[-1] == "destroy"
+    assert "report.html" in files_of(outcome)
+    rig.assert_nothing_runs()
+
+
+def test_failure_after_recording_does_not_hide_a_violation(rig: Rig) -> None:
+    rig.fail_in = "destroy"
+    outcome = rig.run(bug="stale-read", rate=400, concurrency=6, time_limit=4)
+    assert outcome.exit_code == 1
+    assert "planted in destroy" in outcome.results["errors"][0]
+
+
+def test_failed_heal_is_an_error_but_final_reads_and_tear_down_happen(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(nemesis: Nemesis) -> None:
+        raise RuntimeError("planted in heal")
+
+    monkeypatch.setattr(Nemesis, "heal", fails)
+    outcome = rig.run()
+    assert outcome.exit_code == 4
+    assert "planted in heal" in outcome.results["errors"][0]
+    assert outcome.results["checkers"]["linearizable"]["verdict"] == "valid"
+    rig.assert_nothing_runs()
+
+
+def test_cluster_that_never_gets_healthy_is_an_error_with_its_logs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = RaftKv.start
+
+    def only_one(system: RaftKv, node: str) -> None:
+        if node == "n1":
+            start(system, node)
+
+    monkeypatch.setattr(RaftKv, "start", only_one)
+    monkeypatch.setattr("labrys.control.lifecycle.HEALTHY_TIMEOUT_S", 0.5)
+    outcome = rig.run()
+    assert outcome.exit_code == 4
+    assert "not healthy" in outcome.results["errors"][0]
+    assert "n2" in outcome.results["errors"][0]
+    assert (outcome.run.node("n1") / "log").read_text()
+    rig.assert_nothing_runs()
+
+
+def test_interruption_keeps_and_judges_what_was_recorded(rig: Rig) -> None:
+    def interrupt(op: Op) -> None:
+        if op.index == 50:
+            rig.interruption.count = 1
+            rig.interruption.asked.set()
+
+    outcome = rig.run(watch=interrupt, time_limit=60)
+    assert outcome.exit_code == 130
+    assert outcome.results["interrupted"] is True
+    assert outcome.results["checkers"]["linearizable"]["verdict"] == "valid"
+    history = read_history(outcome.run.history)
+    assert len(history.operations) >= 25
+    assert all(operation.completion is not None for operation in history.operations)
+    rig.assert_nothing_runs()
+
+
+def test_second_interruption_only_cleans_up(rig: Rig) -> None:
+    def interrupt(op: Op) -> None:
+        if op.index == 50:
+            rig.interruption.count = 2
+            rig.interruption.asked.set()
+
+    outcome = rig.run(watch=interrupt, time_limit=60)
+    assert outcome.exit_code == 130
+    assert outcome.results["checkers"] == {}
+    assert outcome.results["verdict"] == "unknown"
+    rig.assert_nothing_runs()
+
+
+def test_full_disk_ends_the_run_in_order_and_loses_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_write = os.write
+    is_full = threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        if is_full.is_set() and b'"process"' in data[:200]:
+            is_full.clear()  # somebody makes room right after
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really_write(fd, data)
+
+    def fill(op: Op) -> None:
+        if op.index == 50:
+            is_full.set()
+
+    monkeypatch.setattr(os, "write", write)
+    outcome = rig.run(watch=fill, time_limit=60)
+    assert outcome.exit_code == 4
+    assert any("No space left" in error for error in outcome.results["errors"])
+    history = read_history(outcome.run.history)
+    assert [op.index for op in history.ops] == list(range(len(history.ops)))
+    assert len(history.ops) > 51
+    rig.assert_nothing_runs()
