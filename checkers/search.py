@@ -96,9 +96,8 @@ class Stuck(NamedTuple):
 
 
 class Survived(NamedTuple):
-    """The history is linearizable: `path` holds the updates in order."""
+    """The history is linearizable: `path` holds the updates in order, as a witness."""
 
-    state: Hashable
     path: Placed | None
 
 
@@ -191,8 +190,8 @@ class Search:
                 self._call(number)
             elif (stuck := self._return(number)) is not None:
                 return stuck
-        state, chain = next(iter(self._frontier.items()))
-        return Survived(self._states[state], chain[0][1])
+        chain = next(iter(self._frontier.values()))
+        return Survived(chain[0][1])
 
     def owed(self) -> list[int]:
         """Return the steps that were open where the search stopped, in order of their return."""

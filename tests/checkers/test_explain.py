@@ -19,7 +19,7 @@ from labrys.checkers.core import minimal_core
 from labrys.checkers.decide import decide
 from labrys.checkers.explain import Subject, explain, order
 from labrys.checkers.models import CasRegister, Illegal, Kv, Model, Mutex
-from labrys.checkers.search import Step, Stuck
+from labrys.checkers.search import DeadEnd, Step, Stuck, Survived
 from labrys.checkers.verdict import Finding
 
 _MODELS: dict[str, Model] = {"register": CasRegister(), "kv": Kv(), "mutex": Mutex()}
@@ -74,6 +74,26 @@ def test_prefix_is_a_real_order_of_all_that_returned_before_the_failure() -> Non
             assert stuck.step not in prefix
         seen += 1
     assert seen > 300
+
+
+def test_valid_verdict_has_a_witness_that_replays() -> None:
+    seen = 0
+    for seed in range(1000):
+        acts, family = broken(seed)
+        model = _MODELS[family]
+        steps = as_steps(model, acts)
+        outcome = decide(model, steps, Budget(Limits()))
+        if not isinstance(outcome, Survived):
+            continue
+        end = max([0, *(act.ret or 0 for act in acts)]) + 1
+        state = model.initial
+        witness = order(model, steps, DeadEnd(None, outcome.path, ()), end)
+        for number in witness:
+            state = model.step(state, steps[number].action)
+            assert not isinstance(state, Illegal), f"seed {seed}: {state}"
+        assert {n for n, step in enumerate(steps) if step.ret is not None} <= set(witness)
+        seen += 1
+    assert seen > 200
 
 
 def test_core_is_a_contradiction_whatever_else_happened() -> None:
