@@ -10,6 +10,10 @@ from labrys.checkers.op import OpType
 VALUE_CHARS_MAX: Final = 160
 """Longer values are cut, and end in an ellipsis."""
 
+_NAMES_ITSELF: Final = ("shape", "target", "targets")
+"""Parameters of a fault whose value needs no name in front: `halves`, `minority`."""
+_TOLD_ELSEWHERE: Final = ("grudge", "nodes", "mechanism", "fallback")
+"""Parameters that stand beside the plan, or that say how rather than what."""
 _SHORT: Final = {"read": "r", "write": "w"}
 
 
@@ -50,9 +54,9 @@ def op_label(f: str, value: Any, type_: OpType, result: Any = None) -> str:
 def plan_text(plan: Mapping[str, Any], nodes: Sequence[str]) -> str:
     """Return what a fault was meant to do: its parameters, and who cannot hear whom."""
     words = [
-        f"{value}" if name in ("shape", "target") else f"{name} {_plain(value)}"
+        _plain(value) if name in _NAMES_ITSELF else f"{name} {_plain(value)}"
         for name, value in plan.items()
-        if name not in ("grudge", "targets")
+        if name not in _TOLD_ELSEWHERE
     ]
     grudge = plan.get("grudge")
     if isinstance(grudge, Mapping):

@@ -130,7 +130,7 @@ function faultPanel(data) {
       return el("tr", { class: "link", tabindex: "0", onclick: show,
         onkeydown: (event) => { if (event.key === "Enter") show(); } },
         right(fault.id), el("td", {}, el("b", {}, fault.kind)), el("td", {}, fault.targets.join(", ")), mono(fault.plan),
-        right(seconds(fault.planned)), right(seconds(fault.applied)), el("td", {}, bit[fault.bit]), mono(fault.evidence),
+        right(seconds(fault.planned)), right(seconds(fault.applied)), el("td", { class: "mark" }, bit[fault.bit]), mono(fault.evidence),
         right(fault.undone === null ? "never" : seconds(fault.undone)),
         right(fault.applied === null || fault.undone === null ? "–" : duration(fault.undone - fault.applied)),
         el("td", {}, fault.error ?? ""));

@@ -13,7 +13,7 @@ from labrys.checkers.op import Op, OpType
 from labrys.checkers.verdict import CheckResult, Finding, Verdict
 from labrys.control.report import data as report
 from labrys.control.report.data import report_data
-from labrys.control.report.labels import grudge_text, op_label, value_text
+from labrys.control.report.labels import grudge_text, op_label, plan_text, value_text
 from labrys.control.report.run_files import Results, RunFiles, read_run
 from labrys.control.report.schema import FAIL, INFO, OK, OPEN
 
@@ -233,6 +233,12 @@ def test_an_empty_directory_gives_a_report_without_a_verdict(tmp_path: Path) -> 
 )
 def test_a_clean_cut_is_told_by_its_sides(grudge: dict[str, list[str]], text: str) -> None:
     assert grudge_text(grudge, ["n1", "n2", "n3"]) == text
+
+
+def test_a_plan_says_what_is_done_and_not_how() -> None:
+    plan = {"shape": "halves", "nodes": ["n1"], "mechanism": "iptables", "grudge": {"n1": ["n2"]}}
+    assert plan_text(plan, ["n1", "n2"]) == "halves  n1 drops n2"
+    assert plan_text({"targets": "minority", "rate": 3}, []) == "minority  rate 3"
 
 
 def test_values_are_compact_and_cut() -> None:
