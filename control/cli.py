@@ -4,6 +4,7 @@ Each command parses its words, calls one function and prints. Everything that a 
 imported when it runs, so that `labrys --help` answers at once.
 """
 
+import signal
 import sys
 import tempfile
 import traceback
@@ -14,6 +15,8 @@ from typing import Any, NoReturn
 import click
 
 from labrys.control.errors import LabrysError, UsageError
+
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 RUNS_DIR = click.option(
     "--runs-dir",
@@ -31,7 +34,7 @@ RUN_HELP = "RUN is a path, a number (-1 is the newest) or 'latest'."
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code; never with a traceback."""
     try:
-        code = cli.main(args=argv, prog_name="labrys", standalone_mode=False)
+        code = cli.main(args=argv, prog_name="labrys", standalone_mode=False) or 0
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.Abort:
@@ -45,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # The reader of a pipe went away, as `head` does; nobody is left to tell.
-        sys.stderr.close()
-        code = 0
+    except SystemExit:
+        # Commands return their code; only click itself exits, when the reader of a pipe has gone.
+        # Its code would read as a verdict, so end as the signal would have ended us.
+        code = EXIT_BROKEN_PIPE
     except Exception as error:
         click.echo(
             f"labrys: internal error: {type(error).__name__}: {error}\n"
@@ -111,7 +114,7 @@ def test(
     leave_cluster: bool,
     as_json: bool,
     **flags: Any,
-) -> None:
+) -> int:
     """Run one test and judge it; flags override the spec.
 
     \b
@@ -130,7 +133,7 @@ def test(
     spec = resolve(fields)
     from labrys.control.running import run_and_print
 
-    sys.exit(run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json))
+    return run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json)
 
 
 @cli.command()
@@ -151,7 +154,7 @@ def test(
 @click.option("--memory", type=int, default=4096, show_default=True, help="MiB a file.")
 @RUNS_DIR
 @JSON
-def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> None:
+def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> int:
     """Judge stored runs or bare history files again, offline.
 
     \b
@@ -161,7 +164,7 @@ def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> 
     """
     from labrys.control.checking import check_paths, parse_reading
 
-    sys.exit(check_paths(paths, runs_dir, parse_reading(**how), as_json=as_json))
+    return check_paths(paths, runs_dir, parse_reading(**how), as_json=as_json)
 
 
 @cli.command()
@@ -223,7 +226,7 @@ def history(run: str, runs_dir: Path, as_json: bool, **filters: Any) -> None:
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code answers.")
 @RUNS_DIR
 @JSON
-def doctor(what: str | None, quiet: bool, runs_dir: Path, as_json: bool) -> None:
+def doctor(what: str | None, quiet: bool, runs_dir: Path, as_json: bool) -> int:
     """Say what this machine can do, and how to mend what it cannot.
 
     Exits 0 when a test can run here (with ENV: when it can run in that environment), else 4.
@@ -234,13 +237,13 @@ def doctor(what: str | None, quiet: bool, runs_dir: Path, as_json: bool) -> None
     """
     from labrys.control.doctor import examine
 
-    sys.exit(examine(what, runs_dir, quiet=quiet, as_json=as_json))
+    return examine(what, runs_dir, quiet=quiet, as_json=as_json)
 
 
 @cli.command()
 @RUNS_DIR
 @JSON
-def heal(runs_dir: Path, as_json: bool) -> None:
+def heal(runs_dir: Path, as_json: bool) -> int:
     """Remove everything that a dead run left behind; a run that goes on is not touched.
 
     \b
@@ -248,7 +251,7 @@ def heal(runs_dir: Path, as_json: bool) -> None:
     """
     from labrys.control.healing import heal_and_print
 
-    sys.exit(heal_and_print(runs_dir, as_json=as_json))
+    return heal_and_print(runs_dir, as_json=as_json)
 
 
 def _options(words: tuple[str, ...]) -> dict[str, Any]:

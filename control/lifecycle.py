@@ -258,7 +258,7 @@ class _Run:
             "interrupted": interrupted,
             "name": spec.name,
             "seed": self.seed,
-            "started_at": self._started_at.isoformat(timespec="milliseconds").replace(
+            "started_at": self._started_at.isoformat(timespec="microseconds").replace(
                 "+00:00", "Z"
             ),
             "duration_s": round(self._clock_ns() / 1e9, 3),
