@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 import msgspec
@@ -30,35 +30,6 @@ ANSWER_BYTES_MAX: Final = 1 << 20
 """No value of ours is nearly as long; an answer that is longer is not one."""
 
 _CHUNK_BYTES: Final = 1 << 16
-
-
-class KeyValue(Protocol):
-    """One worker's connection to a store of JSON values by key.
-
-    All operations raise DefiniteError when they certainly had no effect, IndefiniteError when
-    nobody knows.
-    """
-
-    def open(self) -> None:
-        """Make ready, without touching the data."""
-
-    def get(self, key: str) -> Any:
-        """Return the value, None when there is none."""
-
-    def put(self, key: str, value: Any) -> None:
-        """Set the value."""
-
-    def delete(self, key: str) -> None:
-        """Remove the key. DefiniteError `not-found` when there is none."""
-
-    def cas(self, key: str, expect: Any, value: Any) -> None:
-        """Set the value if it is `expect`; else DefiniteError `mismatch` or `not-found`."""
-
-    def append(self, key: str, value: Any) -> None:
-        """Append to the list under the key, which is made if there is none."""
-
-    def close(self) -> None:
-        """Disconnect. Never raises."""
 
 
 class KvClient:

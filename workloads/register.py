@@ -30,7 +30,7 @@ from labrys.workloads.keys import (
     divide_threads,
     independent_keys,
 )
-from labrys.workloads.kv import KeyValue
+from labrys.workloads.keyvalue import KeyValue
 from labrys.workloads.workload import Workload
 
 READ_SHARE = 0.5

@@ -14,7 +14,7 @@ import msgspec
 from labrys.checkers.op import Op
 from labrys.workloads.client import Client
 from labrys.workloads.generator import Source
-from labrys.workloads.kv import KeyValue
+from labrys.workloads.keyvalue import KeyValue
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 

@@ -503,6 +503,14 @@ def test_a_thread_that_is_always_free_first_does_not_starve_the_others() -> None
     assert all(share[thread] > 200 for thread in range(4))
 
 
+def test_no_part_starves_when_the_rate_is_limited() -> None:
+    parts = gen.clients(gen.each_thread(gen.repeat(R)))
+    share = Counter(
+        process for _, process, _ in begun(gen.limit(2000, gen.delay(1, parts)), clients=4)
+    )
+    assert all(400 < share[thread] < 600 for thread in range(4))
+
+
 class _SeesCrashes(Generator, frozen=True):
     """Remembers which process each event's thread had in the context of the update."""
 

@@ -60,6 +60,13 @@ def test_groups_do_not_all_change_keys_at_the_same_moment() -> None:
     assert len(lengths) > 5
 
 
+def test_no_group_starves_when_the_rate_is_limited() -> None:
+    source = independent_keys(reads, threads_per_key=2, ops_per_key=10**6)
+    history = simulate(gen.clients(gen.limit(1000, gen.delay(1, source))), clients=4)
+    share = Counter(op.key for op in history if op.type is OpType.INVOKE)
+    assert 400 < share["k0"] < 600
+
+
 def test_keys_are_a_field_and_values_stay_what_they_are() -> None:
     source = independent_keys(lambda key: template("cas", [1, 2]), threads_per_key=1, ops_per_key=5)
     first = simulate(gen.limit(1, source), clients=1)[0]

@@ -8,7 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from labrys.checkers.checker import Evidence
+from labrys.checkers.history import History
+from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.op import Op, OpType
+from labrys.checkers.verdict import Verdict
 from labrys.workloads import generator as gen
 from labrys.workloads.client import DefiniteError, IndefiniteError
 from labrys.workloads.register import (
@@ -112,6 +116,28 @@ def test_ten_workers_form_two_groups_of_five() -> None:
 def test_one_seed_gives_one_history() -> None:
     assert run(seconds=3, seed=5) == run(seconds=3, seed=5)
     assert run(seconds=3, seed=5) != run(seconds=3, seed=6)
+
+
+# --- judged ---------------------------------------------------------------------------------------
+
+
+def judge(history: list[Op]) -> Verdict:
+    return Linearizable(REGISTER.model).check(History(history), Evidence()).verdict
+
+
+def test_atomic_registers_are_judged_linearizable_though_answers_get_lost() -> None:
+    history = run(seconds=10)
+    assert any(op.type is OpType.INFO for op in history)
+    assert judge(history) is Verdict.VALID
+
+
+def test_one_stale_read_is_seen() -> None:
+    history = run(seconds=10)
+    reads = [op for op in history if op.f == "read" and op.type is OpType.OK and op.key == "k0"]
+    early, late = reads[len(reads) // 2], reads[-1]
+    assert early.value != late.value
+    history[late.index] = msgspec.structs.replace(late, value=early.value)
+    assert judge(history) is Verdict.INVALID
 
 
 # --- final reads ----------------------------------------------------------------------------------
