@@ -111,14 +111,17 @@ def _remove_container(container: Container) -> None:
 
 
 def _start_ticks(pid: int) -> str | None:
-    """Return when a process began, in clock ticks since boot; None if there is no such process.
+    """Return when a process began, in clock ticks since boot; None if it is none or a zombie.
 
-    Field 22 of /proc/PID/stat; field 2 is the name and may itself hold spaces and brackets.
+    A killed controller stays a zombie until its parent takes note, which may be never.
     """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        # proc(5): field 2 is the name and may itself hold spaces and brackets; the state is
+        # field 3, the start time field 22.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return fields[19] if fields[0] not in ("Z", "X") else None
 
 
 def _process_table() -> str:

@@ -27,6 +27,16 @@ class TestOwner:
         labels = json.loads(told.stdout)
         assert engine.owner_lives(labels) is False
 
+    def test_a_killed_process_that_nobody_has_reaped_does_not_either(self, tmp_path: Path) -> None:
+        with subprocess.Popen(["sleep", "1000"]) as child:
+            labels = engine.labels(tmp_path) | {
+                engine.OWNER: f"{child.pid}:{engine._start_ticks(child.pid)}"
+            }
+            assert engine.owner_lives(labels) is True
+            child.kill()
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but not reaped
+            assert engine.owner_lives(labels) is False
+
     def test_another_process_with_the_same_number_is_not_the_owner(self, tmp_path: Path) -> None:
         labels = engine.labels(tmp_path) | {engine.OWNER: f"{os.getpid()}:1"}
         assert engine.owner_lives(labels) is False
