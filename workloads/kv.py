@@ -45,8 +45,11 @@ class KvClient:
         session: Callable[[], requests.Session] = requests.Session,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Talk to the node at `url` (http://HOST:PORT); no op takes longer than `timeout_s`.
+        """Talk to the node at `url` (http://HOST:PORT).
 
+        A connection may take `connect_timeout_s` to come about, and after it the node may be
+        silent for `timeout_s`; so an op usually ends within the sum. The deadline that nothing
+        escapes is the interpreter's.
         `consistency` is that of reads: linearizable, lease or stale. `session` and `clock`
         (seconds) can be replaced where there is no network and no time.
         """
