@@ -38,6 +38,9 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
 }
 """The kinds of faults that a spec can name."""
 
+STRIKES_WITHIN: Final = 0.25
+"""The part of a round (a fault and its quiet) in which all kinds begin."""
+
 HEAL_WAIT_S: Final = 30.0
 """How long `heal` waits for a fault that is being applied at this very moment."""
 
@@ -93,13 +96,13 @@ class Nemesis:
     def generator(self, interval_s: float) -> Generator:
         """Return the endless schedule of all packages; each fault holds about `interval_s`.
 
-        The kinds are spread over the round of faults and quiet. They overlap all the same, but a
-        cluster that is cut, killed and paused all at once, and then left alone all at once, has no
-        leader to aim at in the one half of the time and no trouble in the other.
+        The kinds strike one after the other within half an interval, overlap, and then rest
+        together. Striking all at once, only the first would find a leader to aim at. Spread over
+        the whole round, there would be no quiet in which the cluster recovers and makes progress.
         """
-        count = len(self._packages)
+        last = max(1, len(self._packages) - 1)
         schedules = [
-            package.schedule(interval_s, self._seed, phase=place / count)
+            package.schedule(interval_s, self._seed, phase=STRIKES_WITHIN * place / last)
             for place, package in enumerate(self._packages)
         ]
         return any_of(*schedules) if schedules else DONE

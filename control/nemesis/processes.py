@@ -29,7 +29,7 @@ SETTLE_TIMEOUT_S: Final = 2.0
 """How long a signal may take to show. A process in the middle of an fsync reacts after it."""
 _POLL_S: Final = 0.01
 
-GROUPS: Final = (("leader",), ("one", "subset"), ("minority",), ("majority", "all"))
+GROUPS: Final = (("leader",), ("one",), ("minority",), ("majority", "all", "subset"))
 """Each group has its turn once per round. Without a majority nothing can succeed, and a history of
 failures shows little: hence one turn in four."""
 

@@ -436,7 +436,7 @@ def test_each_kind_begins_soon_and_alternates_by_the_interval(
 STOP_OF = {"start-partition": "stop-partition", "kill": "start", "pause": "resume"}
 
 
-def test_kinds_overlap_in_time_but_do_not_strike_and_rest_together(tmp_path: Path) -> None:
+def test_kinds_overlap_in_time_and_rest_together(tmp_path: Path) -> None:
     for seed in range(10):
         held = dict.fromkeys(range(4), 0)
         active: set[str] = set()
@@ -447,8 +447,8 @@ def test_kinds_overlap_in_time_but_do_not_strike_and_rest_together(tmp_path: Pat
             )
             held[len(active)] += following.time - op.time
         total = sum(held.values())
-        assert held[2] + held[3] > 0.2 * total, held
-        assert held[1] + held[2] > 0.6 * total, held
+        assert held[2] + held[3] > 0.3 * total, held
+        assert held[0] > 0.15 * total, held
 
 
 def test_every_kind_begins_within_the_first_round(tmp_path: Path) -> None:
