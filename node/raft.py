@@ -455,16 +455,16 @@ class Raft:
         if reply.round > follower.acked_round:
             follower.acked_round = reply.round
             self._confirm_reads()
-        if not reply.success:
+        if reply.index > self.log.last_index:
+            self._violated(f"{sender} speaks of {reply.index}, our log ends {self.log.last_index}")
+        elif not reply.success:
             # Leaves at least one entry to send, so the next effects() probes further back.
             follower.rejected(reply.index, self._next_after_conflict(reply))
-        elif reply.index > self.log.last_index:
-            self._violated(f"{sender} holds {reply.index}, beyond our log {self.log.last_index}")
-        elif reply.index > follower.match_index:
-            follower.accepted(reply.index)
-            self._advance_commit()
         else:
+            is_news = reply.index > follower.match_index
             follower.accepted(reply.index)
+            if is_news:
+                self._advance_commit()
 
     def _next_after_conflict(self, reply: AppendReply) -> int:
         # Section 5.3, fast back-up: skip the follower's whole term unless we hold it too.

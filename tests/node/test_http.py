@@ -4,6 +4,8 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -269,6 +271,44 @@ def test_everything_survives_killing_all_nodes(tmp_path: Path) -> None:
         for server in servers:
             wait_for("back again", server.is_ready)
             assert server.call("GET", "/v1/kv/k9")[1]["value"] == 9
+
+
+def test_a_failed_write_stops_the_node_before_it_answers(tmp_path: Path) -> None:
+    with cluster(tmp_path, 1) as (server,):
+        server.kill()
+        limited = (
+            "import resource, runpy\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+            "runpy.run_module('labrys.node.cli', run_name='__main__')\n"
+        )
+        argv = [sys.executable, "-c", limited, *server.argv[3:]]
+        process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for("the limited node is ready", server.is_ready)
+            acknowledged = _write_until_it_stops(server)
+            _, said = process.communicate(timeout=10)
+        finally:
+            process.kill()
+        assert process.returncode == 4
+        assert "File too large; what is on disk is unknown now, so this node stops" in said
+        assert "Traceback" not in said
+        assert acknowledged >= 10
+        server.start()
+        wait_for("the node is back with room on its disk", server.is_ready)
+        assert server.call("GET", f"/v1/kv/k{acknowledged - 1}")[0] == 200
+
+
+def _write_until_it_stops(server: Server) -> int:
+    """How many writes were acknowledged before the node went away."""
+    for number in range(1000):
+        try:
+            status, body = server.call("PUT", f"/v1/kv/k{number}", {"value": "x" * 900})
+        except (OSError, http.client.HTTPException):
+            return number
+        if status != 200:
+            assert body["definite"] is False
+            return number
+    raise AssertionError("the node never noticed that its disk is full")
 
 
 def test_sigterm_is_an_orderly_stop(tmp_path: Path) -> None:
