@@ -43,12 +43,18 @@ class StaleRead(Careless):
 
 
 class EarlyAck(Careless):
-    """Takes an entry for committed as soon as it is in the leader's own log."""
+    """Takes an entry for committed as soon as it is in the leader's own log.
+
+    A leader that acknowledges alone does not ask whether it still has a majority, either.
+    """
 
     def _append(self, command: bytes) -> int:
         index = super()._append(command)
         self._commit_to(index)
         return index
+
+    def _has_lost_quorum(self) -> bool:
+        return False
 
 
 class CommitOldTerm(Careless):
