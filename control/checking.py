@@ -16,8 +16,8 @@ from labrys.control import judge
 from labrys.control.errors import UsageError
 from labrys.control.judge import EXIT_CODES
 from labrys.control.ledger import read_ledger
+from labrys.control.names import known
 from labrys.control.report import text
-from labrys.control.spec import suggestion
 from labrys.control.store import RunDirectory, find_run
 from labrys.workloads.registry import WORKLOADS
 
@@ -86,17 +86,11 @@ def parse_reading(
     if model is not None and workload is not None:
         raise UsageError("--model and --workload: give one of them, a workload implies its model")
     if workload is not None:
-        if workload not in WORKLOADS:
-            raise UsageError(
-                f"--workload {workload}: unknown workload{suggestion(workload, WORKLOADS)}"
-            )
+        known("workload", workload, WORKLOADS, where="--workload")
         model = WORKLOADS[workload].model
-    if model is not None and model not in MODELS:
-        raise UsageError(f"--model {model}: unknown model{suggestion(model, MODELS)}")
-    if file_format not in (AUTO, *FORMATS):
-        raise UsageError(
-            f"--format {file_format}: unknown format{suggestion(file_format, (AUTO, *FORMATS))}"
-        )
+    if model is not None:
+        known("model", model, MODELS, where="--model")
+    known("format", file_format, (AUTO, *FORMATS), where="--format")
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout {timeout:g}: must be a number above 0")
     if memory < 1:

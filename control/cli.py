@@ -93,7 +93,9 @@ def cli() -> None:
     help="An option of the workload, e.g. --option values=small; may be repeated.",
 )
 @click.option(
-    "--faults", metavar="KIND,...", help="partition, kill, pause; or a YAML mapping with options."
+    "--faults",
+    metavar="KIND[:CHOICE+...],...",
+    help="partition, kill, pause; kill:all+leader narrows; or a YAML mapping with options.",
 )
 @click.option("--fault-interval", type=float, metavar="S", help="Mean seconds a fault holds (5).")
 @click.option("--time-limit", type=float, metavar="S", help="Seconds of the main phase (60).")
@@ -267,8 +269,19 @@ def _options(words: tuple[str, ...]) -> dict[str, Any]:
 def _faults(text: str) -> Any:
     if text.lstrip().startswith("{"):
         return _yaml(text, "--faults")
-    kinds = [kind.strip() for kind in text.split(",")]
-    return [kind for kind in kinds if kind and kind != "none"]
+    words = [word.strip() for word in text.split(",")]
+    words = [word for word in words if word and word != "none"]
+    if not any(":" in word for word in words):
+        return words
+    from labrys.control.names import known
+    from labrys.control.nemesis.nemesis import PACKAGES
+
+    faults: dict[str, Any] = {}
+    for word in words:
+        kind, colon, choices = word.partition(":")
+        known("fault", kind, PACKAGES, where="--faults")
+        faults[kind] = {PACKAGES[kind].choices: choices.split("+")} if colon else {}
+    return faults
 
 
 def _yaml(text: str, where: str) -> Any:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from labrys.control.environments import registry as environments
-from labrys.control.errors import UsageError
+from labrys.control.names import known
 
 _REAL_ENVIRONMENTS = ("netns", "docker")
 _LEAST_FREE_MIB = 500
@@ -28,8 +28,8 @@ class Fact(msgspec.Struct, frozen=True):
 
 def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> int:
     """Print the facts and return 0 if a test can run here (in environment `what`), else 4."""
-    if what is not None and what not in _REAL_ENVIRONMENTS:
-        raise UsageError(f"{what}: no such environment; known: {', '.join(_REAL_ENVIRONMENTS)}")
+    if what is not None:
+        known("environment", what, _REAL_ENVIRONMENTS)
     places = [_environment(name) for name in ([what] if what else _REAL_ENVIRONMENTS)]
     facts = places if what else [_python(), *places, _runs_dir(runs_dir), _cores()]
     if not quiet:

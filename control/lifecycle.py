@@ -42,7 +42,7 @@ HEALTHY_TIMEOUT_S: Final = 30.0
 FINAL_TIMEOUT_S: Final = 30.0
 """How long the final reads may take; they normally need a second or two."""
 
-CLIENT_MARGIN_S: Final = 0.5
+CLIENT_MARGIN_S: Final = 1.5
 """How much later than the client itself the interpreter gives up on an op."""
 
 EXIT_INTERRUPTED: Final = 130

@@ -5,12 +5,11 @@ out has a default, and `resolve` draws a seed if none is given, so a resolved sp
 `test.yaml` is the whole test: running that file again runs the same test.
 """
 
-import difflib
 import random
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import msgspec
 import yaml
 
 from labrys.control.errors import UsageError
+from labrys.control.names import known
 from labrys.control.nemesis.nemesis import PACKAGES, parse_faults
 from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads.registry import WORKLOADS
@@ -96,11 +96,8 @@ def read_spec(path: Path) -> dict[str, Any]:
             f"{path}: a spec is a mapping such as 'workload: register', not {fields!r}"
         )
     for key in fields:
-        if key not in Spec.__struct_fields__:
-            raise UsageError(
-                f"{path}:{_line_of(text, key)}: unknown key {key!r}"
-                + suggestion(str(key), Spec.__struct_fields__)
-            )
+        where = f"{path}:{_line_of(text, key)}"
+        known("key", str(key), Spec.__struct_fields__, where=where)
     for key, value in fields.items():
         try:
             msgspec.convert({key: value}, Spec)
@@ -115,14 +112,14 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
         spec = msgspec.convert(dict(fields), Spec)
     except msgspec.ValidationError as error:
         raise UsageError(f"bad spec: {error}") from error
-    _known("environment", spec.env, ENVIRONMENTS, "--env")
-    _known("system", spec.system, SYSTEMS, "--system")
-    _known("workload", spec.workload, WORKLOADS, "--workload")
+    known("environment", spec.env, ENVIRONMENTS, where="--env")
+    known("system", spec.system, SYSTEMS, where="--system")
+    known("workload", spec.workload, WORKLOADS, where="--workload")
     for kind in spec.fault_kinds:
-        _known("fault", kind, PACKAGES, "--faults")
+        known("fault", kind, PACKAGES, where="--faults")
     system = SYSTEMS[spec.system]
     if spec.bug is not None:
-        _known("bug", spec.bug, system.bugs(), "--bug")
+        known("bug", spec.bug, system.bugs(), where="--bug")
     _positive(spec)
     if spec.nodes % 2 == 0:
         raise UsageError(
@@ -136,7 +133,11 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
             "use --nodes 3 or leave out --faults partition"
         )
     # Options are checked here and now, before anything is spent on a run that cannot work.
-    parse_faults(spec.faults, spec.node_names)
+    for kind, options in parse_faults(spec.faults, spec.node_names).items():
+        try:
+            options.check_times(spec.fault_interval)
+        except UsageError as error:
+            raise UsageError(f"faults: {kind}: {error}") from error
     try:
         parse_options(WORKLOADS[spec.workload], spec.workload_options, concurrency=spec.concurrency)
     except ValueError as error:
@@ -206,19 +207,6 @@ _FLAGS = {
     "check_timeout": "--check-timeout",
     "check_memory": "--check-memory",
 }
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?` or the list of what is known, to end an error message."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
-
-
-def _known(noun: str, word: str, known: Iterable[str], flag: str) -> None:
-    names = tuple(known)
-    if word not in names:
-        raise UsageError(f"{flag} {word}: unknown {noun}{suggestion(word, names)}")
 
 
 def _positive(spec: Spec) -> None:

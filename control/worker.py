@@ -6,13 +6,24 @@ op. Only an op that never comes back takes its worker with it; the interpreter t
 
 import queue
 import threading
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from labrys.checkers.op import Op, OpType
-from labrys.workloads.client import Client, DefiniteError, IndefiniteError, completion_of_error
+from labrys.workloads.client import (
+    Client,
+    DefiniteError,
+    IndefiniteError,
+    UnavailableError,
+    completion_of_error,
+)
+
+REFUSED_PAUSE_S: Final = 0.1
+"""How long a worker holds back after a node said that it cannot serve. The op, which did nothing,
+ends after it."""
 
 # Not queue.SimpleQueue: in CPython 3.11 its get() with a timeout can wait for ever, when an item
 # was taken by get_nowait() before and the thread is scheduled late.
@@ -83,6 +94,8 @@ class ByClient(CarryOut):
         try:
             return _checked(op, self._client.invoke(op), only_reads), None
         except Exception as error:  # a client may raise anything; none of it may end the worker
+            if isinstance(error, UnavailableError):
+                time.sleep(REFUSED_PAUSE_S)
             if not isinstance(error, DefiniteError):
                 # The late answer to this op could still arrive and be taken for the next one's.
                 self.close()

@@ -22,6 +22,14 @@ class DefiniteError(Exception):
         self.message = message
 
 
+class UnavailableError(DefiniteError):
+    """The node certainly did nothing because it cannot serve at all at the moment.
+
+    The worker then waits a little, as any client does. Otherwise the workers of dead nodes, which
+    are refused at once, use up the rate that all workers share.
+    """
+
+
 class IndefiniteError(Exception):
     """Nobody knows what became of the op: a timeout, a broken connection, an unclear answer."""
 

@@ -24,7 +24,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from labrys.workloads.client import DefiniteError, IndefiniteError
+from labrys.workloads.client import DefiniteError, IndefiniteError, UnavailableError
 
 ANSWER_BYTES_MAX: Final = 1 << 20
 """No value of ours is nearly as long; an answer that is longer is not one."""
@@ -145,7 +145,7 @@ def _raise_failure(error: Exception) -> NoReturn:
         cause = cause.reason
     # Both mean that there was no connection, so nothing was sent. A read timeout is neither.
     if isinstance(error, requests.ConnectTimeout) or isinstance(cause, NewConnectionError):
-        raise DefiniteError("no-connection", str(cause)) from error
+        raise UnavailableError("no-connection", str(cause)) from error
     if isinstance(error, requests.Timeout | ReadTimeoutError):
         raise IndefiniteError("timeout", str(cause or error)) from error
     raise IndefiniteError("broken-connection", f"{type(error).__name__}: {error}") from error
@@ -159,6 +159,8 @@ def _raise_refusal(status: int, answer: dict[str, Any]) -> NoReturn:
     message = str(answer.get("message", ""))
     if "actual" in answer:
         message = f"the value is {json.dumps(answer['actual'])}"
+    if definite and status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise UnavailableError(code, message)
     if definite:
         raise DefiniteError(code, message)
     raise IndefiniteError(code, message)

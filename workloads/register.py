@@ -39,7 +39,7 @@ WRITE_SHARE = 0.5
 """Of the others; the rest is cas."""
 SMALL_VALUES = range(5)
 
-FINAL_KEYS_MAX = 200
+FINAL_KEYS_MAX = 2_000
 """How many keys are read at the end, the newest ones: damage to older ones shows in their own ops,
 since the run's faults hit while they were in use."""
 

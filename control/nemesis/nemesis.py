@@ -26,8 +26,9 @@ from labrys.checkers.op import Op, OpType
 from labrys.control.environments.base import Environment
 from labrys.control.errors import ClusterError, UsageError
 from labrys.control.ledger import Ledger
+from labrys.control.names import known
 from labrys.control.nemesis.kill import Kill
-from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned, known
+from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
 from labrys.control.systems.base import System

@@ -8,7 +8,6 @@ Evidence that a fault bit is read back from the nodes, by whichever step can see
 after it, a partition only at its end, when there was time for packets to be dropped.
 """
 
-import difflib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,11 +33,25 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     interval_s: float | None = None
     """How long a fault of this kind holds, and the quiet after it; None: as the whole test."""
+    hold_s: float | None = None
+    """How long it holds, where that is not an interval: a round, a fault and the quiet after it,
+    takes two intervals all the same."""
 
     def check(self, nodes: Sequence[str] | None) -> None:
         """Raise UsageError for values that cannot be; `nodes` is None while they are unknown."""
         if self.interval_s is not None and not 0 < self.interval_s < float("inf"):
             raise UsageError(f"interval_s: must be more than 0 seconds, not {self.interval_s:g}")
+        if self.hold_s is not None and not 0 < self.hold_s < float("inf"):
+            raise UsageError(f"hold_s: must be more than 0 seconds, not {self.hold_s:g}")
+
+    def check_times(self, fault_interval_s: float) -> None:
+        """Raise UsageError if a fault would outlast its round; the interval is the whole test's."""
+        round_s = 2 * (self.interval_s or fault_interval_s)
+        if self.hold_s is not None and self.hold_s >= round_s:
+            raise UsageError(
+                f"hold_s: {self.hold_s:g} s do not fit into a round, which takes two intervals, "
+                f"{round_s:g} s; hold shorter, or set a longer interval_s"
+            )
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -74,11 +87,14 @@ class FaultPackage(ABC):
     shade: ClassVar[str]
     """The colour of its bands in plots."""
     options_type: ClassVar[type[Options]]
+    choices: ClassVar[str]
+    """The option that narrows what is drawn, and what a short form such as `kill:all` sets."""
 
     def __init__(self, env: Environment, system: System, options: Options) -> None:
         self.env = env
         self.system = system
         self.interval_s = options.interval_s
+        self.hold_s = options.hold_s
 
     @abstractmethod
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
@@ -116,24 +132,32 @@ class FaultPackage(ABC):
     def schedule(self, interval_s: float, seed: str, *, phase: float = 0.0) -> Generator:
         """Return the generator of this kind's ops; see `Schedule`."""
         interval_ns = round((self.interval_s or interval_s) * 1e9)
+        hold_ns = interval_ns if self.hold_s is None else round(self.hold_s * 1e9)
         return Schedule(
-            package=self, seed=f"{seed}/{self.kind}", interval_ns=interval_ns, phase=phase
+            package=self,
+            seed=f"{seed}/{self.kind}",
+            interval_ns=interval_ns,
+            hold_ns=hold_ns,
+            phase=phase,
         )
 
 
 class Schedule(Generator, frozen=True, kw_only=True):
-    """A fault, quiet, a fault, quiet: each about one interval, the first after half an interval.
+    """A fault, quiet, a fault, quiet: two intervals a round, the first after half an interval.
+
+    The fault holds for `hold_ns`, normally one interval, and the rest of the round is quiet.
 
     `phase` puts the first one off by a part of a round (a fault and its quiet), from 0 to 1, so
     that several kinds do not all strike and rest together.
 
     Plans and the timetable are functions of the seed alone. If the nemesis was late, because it
-    was busy with another kind, the next step waits until this one has held for half an interval.
+    was busy with another kind, the next step waits until this one has held for half of its time.
     """
 
     package: FaultPackage
     seed: str
     interval_ns: int
+    hold_ns: int
     phase: float = 0.0
     step: int = 0
     origin: int | None = None
@@ -146,13 +170,13 @@ class Schedule(Generator, frozen=True, kw_only=True):
         if self.origin is None:
             wait_ns = round((0.5 + 2 * self.phase) * self.interval_ns)
             return msgspec.structs.replace(self, origin=ctx.time + wait_ns).op(ctx)
-        due = max(self.not_before, self.origin + self.step * self.interval_ns + self._jitter_ns())
+        due = max(self.not_before, self.origin + self._offset_ns())
         if ctx.time < due:
             return Pending(due), self
         op = assign(ctx, self._next())
         if isinstance(op, Pending):
             return op, self
-        not_before = ctx.time + self.interval_ns // 2
+        not_before = ctx.time + self._length_ns() // 2
         return op, msgspec.structs.replace(self, step=self.step + 1, not_before=not_before)
 
     def _next(self) -> Op:
@@ -163,9 +187,17 @@ class Schedule(Generator, frozen=True, kw_only=True):
             op = template(self.package.start_f, self.package.plan(turn, self.seed))
         return msgspec.structs.replace(op, process=NEMESIS)
 
-    def _jitter_ns(self) -> int:
+    def _length_ns(self) -> int:
+        """How long what begins at this step lasts: the fault, or the quiet after it."""
+        return 2 * self.interval_ns - self.hold_ns if self.step % 2 else self.hold_ns
+
+    def _offset_ns(self) -> int:
+        """When this step is due, counted from the origin."""
+        turn, is_stop = divmod(self.step, 2)
         rng = random.Random(f"{self.seed}/jitter/{self.step}")
-        return round(self.interval_ns * rng.uniform(-JITTER, JITTER))
+        # A short fault must not be jittered away.
+        jitter_ns = min(self.interval_ns, self.hold_ns) * rng.uniform(-JITTER, JITTER)
+        return 2 * turn * self.interval_ns + is_stop * self.hold_ns + round(jitter_ns)
 
 
 def deal(groups: Sequence[Sequence[T]], turn: int, seed: str) -> T:
@@ -209,13 +241,3 @@ def each(nodes: Iterable[str], action: Callable[[str], T]) -> tuple[dict[str, T]
 
 class _Failure(msgspec.Struct, frozen=True):
     error: str
-
-
-def known(noun: str, word: str, names: Iterable[str]) -> None:
-    """Raise UsageError if `word` is not among `names`, with the nearest one or all of them."""
-    choices = sorted(names)
-    if word in choices:
-        return
-    close = difflib.get_close_matches(word, choices, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(choices)}"
-    raise UsageError(f"unknown {noun} {word!r}; {hint}")

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from labrys.control.environments.base import Environment, check, on_nodes
 from labrys.control.errors import ClusterError, MachineError, UsageError
+from labrys.control.names import known
 from labrys.control.nemesis import grudge as grudges
 from labrys.control.nemesis import targets
 from labrys.control.nemesis.grudge import Grudge
@@ -31,7 +32,6 @@ from labrys.control.nemesis.package import (
     Planned,
     deal,
     each,
-    known,
     only,
 )
 from labrys.control.systems.base import System
@@ -94,6 +94,7 @@ class Partition(FaultPackage):
     undo_order = 0
     shade = "#e9a0a0"
     options_type = PartitionOptions
+    choices = "shapes"
 
     def __init__(self, env: Environment, system: System, options: PartitionOptions) -> None:
         super().__init__(env, system, options)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 from labrys.control.environments.base import Environment
 from labrys.control.errors import ClusterError, UsageError
+from labrys.control.names import known
 from labrys.control.nemesis import targets
 from labrys.control.nemesis.package import (
     FaultPackage,
@@ -20,7 +21,6 @@ from labrys.control.nemesis.package import (
     Planned,
     deal,
     each,
-    known,
 )
 from labrys.control.process import State
 from labrys.control.systems.base import System
@@ -59,6 +59,7 @@ class ProcessFault(FaultPackage):
     """Hurts the database process of some nodes, and cures that of all."""
 
     options_type = ProcessOptions
+    choices = "targets"
 
     hurt_state: ClassVar[State]
     """What the process of a hurt node is doing."""

@@ -87,6 +87,9 @@ STALE = [
         (["test", "--option", "values=huge"], "values"),
         (["test", "--faults", "{kill: "], "not YAML"),
         (["test", "--faults", "{kill: {targets: [lader]}}"], "leader"),
+        (["test", "--faults", "kill:lader"], "did you mean 'leader'"),
+        (["test", "--faults", "kil:all"], "did you mean 'kill'"),
+        (["test", "--faults", "{kill: {hold_s: 10}}"], "do not fit into a round"),
         (["test", "absent.yaml"], "absent.yaml"),
         (["test", "--env", "netns", "--leave-cluster"], "--leave-cluster"),
         (["check", "absent.jsonl"], "absent.jsonl"),
@@ -98,7 +101,7 @@ STALE = [
         (["show", "7"], "runs"),
         (["history", "latest"], "runs"),
         (["runs"], "runs"),
-        (["doctor", "kubernetes"], "known: netns, docker"),
+        (["doctor", "kubernetes"], "known: docker, netns"),
     ],
 )
 def test_bad_command_line_is_a_usage_error_that_names_the_mend(

@@ -574,3 +574,18 @@ def test_fewer_than_three_nodes_have_no_minority(names: tuple[str, ...]) -> None
     assert "minority" not in {kill.plan(turn, "seed")["targets"] for turn in range(20)}
     with pytest.raises(UsageError, match="none is a minority"):
         build_packages({"kill": {"targets": ["minority"]}}, env, system)
+
+
+def test_a_fault_can_hold_shorter_than_the_quiet_after_it(tmp_path: Path) -> None:
+    ops = schedule(tmp_path / "f", 1, faults={"kill": {"interval_s": 2, "hold_s": 0.5}})
+    starts, stops = seconds_of(ops, "kill"), seconds_of(ops, "start")
+    assert 14 <= len(starts) <= 16, "a round still takes two intervals"
+    assert all(0.25 <= stop - start <= 1 for start, stop in zip(starts, stops, strict=False))
+
+
+@pytest.mark.parametrize("hold_s", [10, 11])
+def test_a_fault_that_outlasts_its_round_is_refused(hold_s: float) -> None:
+    (options,) = parse_faults({"kill": {"hold_s": hold_s}}).values()
+    with pytest.raises(UsageError, match="do not fit into a round"):
+        options.check_times(fault_interval_s=5)
+    options.check_times(fault_interval_s=6)

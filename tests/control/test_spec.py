@@ -52,11 +52,11 @@ def test_rerun_command_carries_options_through_the_shell() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"workload": "registr"}, ["--workload registr", "did you mean 'register'"]),
-        ({"env": "dokcer"}, ["--env dokcer", "did you mean 'docker'"]),
-        ({"faults": ["partion"]}, ["--faults partion", "did you mean 'partition'"]),
-        ({"bug": "stale-raed"}, ["--bug stale-raed", "did you mean 'stale-read'"]),
-        ({"system": "raft"}, ["--system raft", "raftkv"]),
+        ({"workload": "registr"}, ["--workload: unknown", "did you mean 'register'"]),
+        ({"env": "dokcer"}, ["--env: unknown", "did you mean 'docker'"]),
+        ({"faults": ["partion"]}, ["--faults: unknown", "did you mean 'partition'"]),
+        ({"bug": "stale-raed"}, ["--bug: unknown", "did you mean 'stale-read'"]),
+        ({"system": "raft"}, ["--system", "raftkv"]),
         ({"nodes": 4}, ["--nodes 4", "use 3 or 5"]),
         ({"nodes": 0}, ["--nodes 0", "at least 1"]),
         ({"nodes": 1, "faults": ["partition"]}, ["--nodes 1", "at least 3"]),

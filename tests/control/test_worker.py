@@ -3,7 +3,12 @@
 import queue
 import threading
 
-from labrys.control.worker import Outbox
+import pytest
+
+from labrys.checkers.op import Op, OpType
+from labrys.control import worker
+from labrys.control.worker import REFUSED_PAUSE_S, ByClient, Outbox
+from labrys.workloads.client import DefiniteError, UnavailableError
 
 
 def test_outbox_wait_with_a_timeout_always_ends() -> None:
@@ -23,3 +28,35 @@ def test_outbox_wait_with_a_timeout_always_ends() -> None:
     waiter.start()
     waiter.join(timeout=60)
     assert not waiter.is_alive()
+
+
+class Refusing:
+    """A client whose node answers every op in the same way."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def open(self) -> None: ...
+
+    def invoke(self, op: Op) -> Op:
+        raise self.error
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("error", "pauses"),
+    [
+        (UnavailableError("no-connection"), [REFUSED_PAUSE_S]),
+        (DefiniteError("mismatch"), []),
+    ],
+)
+def test_worker_holds_back_only_when_its_node_cannot_serve(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, pauses: list[float]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(worker.time, "sleep", slept.append)
+    by_client = ByClient(lambda: Refusing(error), lambda op: False)
+    completion, _ = by_client(Op(type=OpType.INVOKE, process=0, f="write", value=1))
+    assert completion.type is OpType.FAIL
+    assert slept == pauses

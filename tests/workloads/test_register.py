@@ -166,10 +166,11 @@ def test_every_key_is_read_at_the_end_and_the_newest_by_every_worker() -> None:
 
 
 def test_of_very_many_keys_those_used_last_are_read() -> None:
-    recorded = [*written(1000), *written(1)]
+    count = FINAL_KEYS_MAX + 500
+    recorded = [*written(count), *written(1)]
     source = gen.clients(final_reads(RegisterOptions(), 10, recorded))
     keys = {op.key for op in simulate(source, clients=10)}
-    newest = {f"k{number}" for number in range(1000 - FINAL_KEYS_MAX + 1, 1000)}
+    newest = {f"k{number}" for number in range(count - FINAL_KEYS_MAX + 1, count)}
     assert keys == newest | {"k0"}
 
 
