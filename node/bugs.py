@@ -67,6 +67,16 @@ class CommitOldTerm(Careless):
         self._term_start = self.log.last_index
 
 
+class Unguarded(Careless):
+    """A core without pre-vote and leader stickiness, which repair much of what a lost term does."""
+
+    def _start_pre_vote(self) -> None:
+        self._start_election()
+
+    def _hears_a_leader(self) -> bool:
+        return False
+
+
 class ForgetVote(Storage):
     """Does not write term and vote down."""
 
@@ -77,7 +87,7 @@ class ForgetVote(Storage):
 class LoseTail(Storage):
     """Comes back without the newest entries, as if they had never been flushed."""
 
-    LOST_COUNT = 5
+    LOST_COUNT = 20
 
     def __init__(self, directory: Path, node: NodeId) -> None:
         super().__init__(directory, node)
@@ -95,7 +105,11 @@ class Bug(msgspec.Struct, frozen=True):
 
 BUGS: dict[str, Bug] = {
     "stale-read": Bug("reads are answered from the local state of any node", raft=StaleRead),
-    "forget-vote": Bug("term and vote are lost on restart", storage=ForgetVote),
+    "forget-vote": Bug(
+        "term and vote are lost on restart, and no pre-vote makes up for it",
+        raft=Unguarded,
+        storage=ForgetVote,
+    ),
     "early-ack": Bug("writes are acknowledged before they are replicated", raft=EarlyAck),
     "commit-old-term": Bug("entries of older terms are committed by counting", raft=CommitOldTerm),
     "lose-tail": Bug("the newest entries are lost on restart", storage=LoseTail),

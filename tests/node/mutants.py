@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.node.cluster import Disk
 
-from labrys.node.bugs import Careless, CommitOldTerm, EarlyAck, StaleRead
+from labrys.node.bugs import Careless, CommitOldTerm, EarlyAck, StaleRead, Unguarded
 from labrys.node.messages import AppendReply, AppendRequest, Entry, HardState, NodeId, VoteReply
 from labrys.node.raft import Persist
 from labrys.node.reads import ReadQueue
@@ -162,7 +162,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "stale-read": {"core": StaleRead},
     "early-ack": {"core": EarlyAck},
     "commit-old-term": {"core": CommitOldTerm},
-    "forget-vote": {"core": Careless, "disk": ForgetfulDisk},
+    "forget-vote": {"core": Unguarded, "disk": ForgetfulDisk},
     "lose-tail": {"core": Careless, "disk": TailLosingDisk},
     "sends-before-persist": {"core": Careless, "sends_before_persist": True},
     **{

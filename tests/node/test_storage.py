@@ -228,7 +228,7 @@ def test_bug_forget_vote_keeps_entries_only(tmp_path: Path) -> None:
 
 def test_bug_lose_tail_forgets_the_newest_entries(tmp_path: Path) -> None:
     with LoseTail(tmp_path, "n1") as storage:
-        storage.write([batch(1, *[b"%d" % n for n in range(8)])])
+        storage.write([batch(1, *[b"%d" % n for n in range(LoseTail.LOST_COUNT + 3)])])
     with LoseTail(tmp_path, "n1") as storage:
         assert [entry.command for entry in storage.entries] == [b"0", b"1", b"2"]
 
