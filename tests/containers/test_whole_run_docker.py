@@ -1,0 +1,42 @@
+"""The command in containers, from the first line to nothing left behind."""
+
+import signal
+from pathlib import Path
+
+import docker
+import pytest
+from tests import whole_runs
+from tests.whole_runs import WholeRun
+
+from labrys.control.environments import engine
+
+
+def left_of(run: WholeRun) -> list[str]:
+    """Return the containers and networks of a run."""
+    client = docker.from_env()
+    try:
+        containers, networks = engine.labelled(client, f"{engine.RUN}={run.directory}")
+        return [str(thing.name) for thing in (*containers, *networks)]
+    finally:
+        client.close()
+
+
+def test_correct_node_is_valid_under_all_faults(tmp_path: Path) -> None:
+    assert left_of(whole_runs.check_correct_run(tmp_path, "docker")) == []
+
+
+def test_seeded_bug_is_found(tmp_path: Path) -> None:
+    assert left_of(whole_runs.check_bug_is_found(tmp_path, "docker")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_keeps_what_was_recorded(tmp_path: Path, number: int) -> None:
+    assert left_of(whole_runs.check_interrupted_run(tmp_path, "docker", number)) == []
+
+
+def test_killed_run_is_healed_and_judged(tmp_path: Path) -> None:
+    run = whole_runs.kill_run(tmp_path, "docker")
+    assert len(left_of(run)) == 6
+    whole_runs.check_heal_after_kill(run)
+    assert left_of(run) == []
+    assert (run.directory / "nodes" / "n1" / "log").is_file()

@@ -1,0 +1,38 @@
+"""The command in network namespaces, from the first line to nothing left behind."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from tests import whole_runs
+from tests.whole_runs import WholeRun, eventually
+
+from labrys.control.environments import netns
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(netns.probe() is not None, reason=f"no namespaces: {netns.probe()}"),
+]
+
+
+def assert_nothing_runs(run: WholeRun) -> None:
+    eventually(lambda: run.processes() == [], "no process is left", timeout_s=10)
+
+
+def test_correct_node_is_valid_under_all_faults(tmp_path: Path) -> None:
+    assert_nothing_runs(whole_runs.check_correct_run(tmp_path, "netns"))
+
+
+def test_seeded_bug_is_found(tmp_path: Path) -> None:
+    assert_nothing_runs(whole_runs.check_bug_is_found(tmp_path, "netns"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_keeps_what_was_recorded(tmp_path: Path, number: int) -> None:
+    assert_nothing_runs(whole_runs.check_interrupted_run(tmp_path, "netns", number))
+
+
+def test_killed_run_leaves_no_process_and_can_be_healed_and_judged(tmp_path: Path) -> None:
+    run = whole_runs.kill_run(tmp_path, "netns")
+    assert_nothing_runs(run)
+    whole_runs.check_heal_after_kill(run)
