@@ -12,7 +12,6 @@ healed. Instead the kernel drops a connection whose data stays unacknowledged fo
 """
 
 import asyncio
-import contextlib
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -80,13 +79,23 @@ class PeerNetwork:
         """Keep the outgoing link to one peer; ends only by cancellation."""
         loop = asyncio.get_running_loop()
         host, port = self._peers[peer]
+        complaint: str | None = None
         while True:
             transport = None
-            # A peer that is down or cut off is the normal case here, not an error.
-            with contextlib.suppress(OSError, TimeoutError):
+            try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    transport, link = await loop.create_connection(_Outgoing, host, port)
+                    # goraft's ":3030" means this machine.
+                    transport, link = await loop.create_connection(
+                        _Outgoing, host or "127.0.0.1", port
+                    )
+            except OSError as error:
+                # A peer that is down or cut off is the normal case here: told once, tried on.
+                kind = type(error).__name__
+                if kind != complaint:
+                    complaint = kind
+                    self.say(link=peer, state="unreachable", reason=str(error) or kind)
             if transport is not None:
+                complaint = None
                 _tune(transport)
                 hello = encode_message(Hello(self.node, peer))
                 transport.write(_LENGTH.pack(len(hello)) + hello)

@@ -52,6 +52,26 @@ def test_gorafts_form() -> None:
     assert settings.data == Path("labrys-node-2")
 
 
+def test_a_cluster_in_gorafts_form_forms(tmp_path: Path) -> None:
+    ports = free_ports(6)
+    members = ";".join(f"{number},:{port}" for number, port in enumerate(ports[:3], 1))
+    servers = [Server(str(i + 1), "", port, tmp_path) for i, port in enumerate(ports[3:])]
+    try:
+        for place, server in enumerate(servers):
+            server.argv = [
+                sys.executable, "-m", "labrys.node.cli", "--node", str(place), "--cluster", members,
+                "--http", f":{server.http_port}", "--data", str(server.data),
+            ]  # fmt: skip
+            server.start()
+        for server in servers:
+            wait_for("the node is ready", server.is_ready)
+        assert servers[0].call("GET", "/set?key=k&value=5")[0] == 200
+        assert servers[2].call("GET", "/get?key=k") == (200, 5)
+    finally:
+        for server in servers:
+            server.kill()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

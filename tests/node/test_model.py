@@ -3,12 +3,14 @@
 To replay a failure: `python -c "from tests.node.cluster import play; play(SEED, SIZE)"`.
 """
 
+import random
+
 import pytest
 from tests.node.cluster import Violation, play
 from tests.node.mutants import MUTANTS
 
 from labrys.node.messages import Entry, HardState
-from labrys.node.raft import Raft
+from labrys.node.raft import Config, Raft
 
 ONLY_DIRECTED = {
     # Pure chance needs more than some thousand schedules for these; test_raft.py has a script.
@@ -58,10 +60,6 @@ def test_the_same_seed_is_the_same_schedule() -> None:
 
 
 def test_the_core_does_not_share_its_log_with_the_disk() -> None:
-    import random
-
-    from labrys.node.raft import Config
-
     entries = [Entry(1, b"a")]
     raft = Raft(Config("n1", ("n1",)), HardState(1), entries, random.Random(0), 0)
     raft.tick(1000)
