@@ -31,11 +31,27 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("correct", "--faults partition,kill,pause --time-limit 60"),
-    Row("stale-read", "--bug stale-read --faults partition --time-limit 20"),
-    Row("forget-vote", "--bug forget-vote --faults kill,partition --time-limit 60"),
-    Row("early-ack", "--bug early-ack --faults partition,kill --time-limit 30"),
-    Row("commit-old-term", "--bug commit-old-term --faults partition,kill --time-limit 90"),
-    Row("lose-tail", "--bug lose-tail --faults kill --time-limit 30"),
+    Row("stale-read", "--bug stale-read --faults partition --time-limit 15"),
+    Row(
+        "forget-vote",
+        "--bug forget-vote --faults '{kill: {targets: [all], interval_s: 1, hold_s: 0.1}, "
+        "partition: {shapes: [halves, minority, isolate-leader], interval_s: 1.5}}' "
+        "--time-limit 60",
+    ),
+    Row(
+        "early-ack",
+        "--bug early-ack --faults partition:isolate-leader --fault-interval 2 --time-limit 20",
+    ),
+    Row(
+        "commit-old-term",
+        "--bug commit-old-term --faults '{kill: {targets: [leader], interval_s: 0.7}, "
+        "partition: {shapes: [isolate-leader, halves, minority], interval_s: 1}}' "
+        "--rate 50 --time-limit 90",
+    ),
+    Row(
+        "lose-tail",
+        "--bug lose-tail --faults kill:all+majority --fault-interval 3 --time-limit 30",
+    ),
 )
 
 

@@ -15,8 +15,7 @@ def left_of(run: WholeRun) -> list[str]:
     """Return the containers and networks of a run."""
     client = docker.from_env()
     try:
-        containers, networks = engine.labelled(client, f"{engine.RUN}={run.directory}")
-        return [str(thing.name) for thing in (*containers, *networks)]
+        return engine.names(*engine.labelled(client, f"{engine.RUN}={run.directory}"))
     finally:
         client.close()
 

@@ -2,11 +2,11 @@
 
 import queue
 import threading
+import time
 
 import pytest
 
 from labrys.checkers.op import Op, OpType
-from labrys.control import worker
 from labrys.control.worker import REFUSED_PAUSE_S, ByClient, Outbox
 from labrys.workloads.client import DefiniteError, UnavailableError
 
@@ -55,7 +55,7 @@ def test_worker_holds_back_only_when_its_node_cannot_serve(
     monkeypatch: pytest.MonkeyPatch, error: Exception, pauses: list[float]
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(worker.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     by_client = ByClient(lambda: Refusing(error), lambda op: False)
     completion, _ = by_client(Op(type=OpType.INVOKE, process=0, f="write", value=1))
     assert completion.type is OpType.FAIL
