@@ -61,13 +61,19 @@ def _counts(ops: list[Op]) -> dict[str, Any]:
     return {"count": len(ops), "fail": fail, "info": len(ops) - fail, "example": ops[0].index}
 
 
+def _example(op: Op) -> str:
+    """What the error says beyond its code."""
+    said = op.error[1:] if isinstance(op.error, list | tuple) else ()
+    words = ", ".join(one if isinstance(one, str) else json_text(one) for one in said)
+    return f": {words[:_EXAMPLE_CHARS_MAX]}" if words else ""
+
+
 def _finding(code: str, ops: list[Op]) -> Finding:
     counts, first = _counts(ops), ops[0]
     node = "" if first.node is None else f" on {first.node}"
-    example = json_text(first.error)[:_EXAMPLE_CHARS_MAX]
     return Finding(
         f"{code}: {counts['count']} times ({counts['fail']} fail, {counts['info']} info), "
-        f"first at op {first.index}, process {first.process} {first.f}{node}: {example}",
+        f"first at op {first.index}, process {first.process} {first.f}{node}{_example(first)}",
         ops=(first.index,),
         key=first.key,
         data={"code": code, **counts},

@@ -20,6 +20,7 @@ from docker.models.networks import Network
 from labrys.control.environments import engine, image
 from labrys.control.environments.docker import collect
 from labrys.control.errors import LabrysError, MachineError
+from labrys.control.store import RunDirectory
 
 
 class Healed(msgspec.Struct, frozen=True):
@@ -58,9 +59,11 @@ class _Leftover(msgspec.Struct):
         return engine.names(self.containers, self.networks)
 
 
-def heal(say: Callable[[str], None]) -> Healed:
+def heal(say: Callable[[str], None], *, spare_finished: bool = False) -> Healed:
     """Remove the containers and networks of dead runs, after saving their logs; tell each by `say`.
 
+    `spare_finished` leaves alone what belongs to a run that came to its end: such a cluster was
+    left standing on purpose (`--leave-cluster`).
     Logs go into the run directory, if that still exists. One failure does not stop the others;
     none raises. Where no engine answers there are no containers to heal.
     """
@@ -84,6 +87,8 @@ def heal(say: Callable[[str], None]) -> Healed:
         for leftover in leftovers:
             dead = leftover.is_dead
             run = leftover.labels.get(engine.RUN, "")
+            if spare_finished and RunDirectory(Path(run)).results.is_file():
+                continue
             if dead:
                 failures += _save_logs(leftover, Path(run))
                 try:

@@ -23,11 +23,12 @@ from labrys.control.environments.base import Environment, on_nodes
 from labrys.control.errors import LabrysError
 from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
+from labrys.control.junit import junit_xml
 from labrys.control.ledger import Ledger, read_ledger
 from labrys.control.nemesis.nemesis import Nemesis, build_packages
 from labrys.control.report.page import write_report
 from labrys.control.spec import Spec, rerun_command, stream
-from labrys.control.store import Recorder, RunDirectory, create_run
+from labrys.control.store import Recorder, RunDirectory, create_run, write_atomically
 from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads import generator
 from labrys.workloads.client import Client
@@ -239,6 +240,7 @@ class _Run:
                 )
         verdict = conclude_verdict(checkers, failed=bool(self._failures))
         results = self._results(verdict, checkers, interrupted=interrupted)
+        write_atomically(self.directory.junit, junit_xml(results, checkers))
         self.directory.write_results(results)
         try:
             write_report(self.directory.path)

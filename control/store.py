@@ -22,6 +22,7 @@ LEDGER = "faults.jsonl"
 RESULTS = "results.json"
 SPEC = "test.yaml"
 LOG = "run.log"
+JUNIT = "junit.xml"
 REPORT = "report.html"
 
 
@@ -108,6 +109,11 @@ class RunDirectory:
     def report(self) -> Path:
         """The page."""
         return self.path / REPORT
+
+    @property
+    def junit(self) -> Path:
+        """The verdict for CI systems."""
+        return self.path / JUNIT
 
     @property
     def log(self) -> Path:

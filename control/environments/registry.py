@@ -64,9 +64,12 @@ def choose(wanted: str, say: Callable[[str], None]) -> str:
 
 
 def heal_leftovers(name: str, say: Callable[[str], None]) -> None:
-    """Remove what dead runs left behind in the environment `name`; tells what it cannot remove."""
+    """Remove what dead runs left behind in the environment `name`; tells what it cannot remove.
+
+    Clusters that were left standing on purpose stay.
+    """
     if name == "docker":
         from labrys.control.heal import heal
 
-        for failure in heal(say).failures:
+        for failure in heal(say, spare_finished=True).failures:
             say(f"heal: {failure}")

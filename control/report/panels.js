@@ -88,7 +88,7 @@ function anomalyPanel(data, anomaly, place) {
           el("div", {}, el("b", {}, `✗ ${ops.label[entry.op]}`),
             el("span", { class: "soft" }, `  op ${ops.index[entry.op]}, process ${ops.process[entry.op]}, ${seconds(ops.call[entry.op])}`)),
           el("div", {}, entry.reason))),
-        anomaly.core.length ? [el("h3", {}, "These alone contradict each other"),
+        anomaly.core.length ? [el("h3", {}, "These contradict each other, whatever became of the others"),
           table(["operation", "#op", "#process", "#invoked", "#completed"], anomaly.core.map((row) => opRow(row, [
             mono(ops.label[row]), right(ops.index[row]), right(ops.process[row]), right(seconds(ops.call[row])),
             right(ops.took[row] < 0 ? "–" : seconds(ops.ret[row]))])))] : null,

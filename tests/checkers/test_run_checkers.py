@@ -116,8 +116,7 @@ def test_errors_are_grouped_by_code_and_never_a_violation() -> None:
     assert result.data["kinds"]["timeout"] == {"count": 2, "fail": 1, "info": 1, "example": 1}
     assert next(iter(result.data["kinds"])) == "timeout"
     assert result.findings[0].message == (
-        "timeout: 2 times (1 fail, 1 info), first at op 1, process 1 write on n2: "
-        '["timeout","after 5 s"]'
+        "timeout: 2 times (1 fail, 1 info), first at op 1, process 1 write on n2: after 5 s"
     )
 
 

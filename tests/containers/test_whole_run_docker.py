@@ -9,6 +9,7 @@ from tests import whole_runs
 from tests.whole_runs import WholeRun
 
 from labrys.control.environments import engine
+from labrys.control.heal import heal
 
 
 def left_of(run: WholeRun) -> list[str]:
@@ -39,3 +40,17 @@ def test_killed_run_is_healed_and_judged(tmp_path: Path) -> None:
     whole_runs.check_heal_after_kill(run)
     assert left_of(run) == []
     assert (run.directory / "nodes" / "n1" / "log").is_file()
+
+
+def test_cluster_left_on_purpose_outlives_the_next_run_until_it_is_healed(tmp_path: Path) -> None:
+    run = WholeRun(tmp_path, "--env", "docker", "--time-limit", "2", "--leave-cluster")
+    out = run.end()
+    assert "the cluster is left running: n1 http://" in out
+    assert len(left_of(run)) == 6
+    try:
+        heal(print, spare_finished=True)
+        assert len(left_of(run)) == 6
+    finally:
+        healed = whole_runs.labrys("heal", "--runs-dir", str(run.runs_dir))
+    assert healed.returncode == 0
+    assert left_of(run) == []

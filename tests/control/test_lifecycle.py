@@ -81,7 +81,7 @@ def test_correct_cluster_under_kills_is_valid_and_the_run_is_complete(rig: Rig) 
     assert outcome.exit_code == 0
     assert files_of(outcome) == {
         "test.yaml", "history.jsonl", "faults.jsonl", "results.json", "report.html", "run.log",
-        "nodes",
+        "nodes", "junit.xml",
     }  # fmt: skip
     history = read_history(outcome.run.history)
     phases = [op.value for op in history.ops if op.f == "phase"]
