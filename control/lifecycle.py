@@ -4,10 +4,11 @@ Every step runs even if an earlier one threw; the first failure is kept and late
 beside it. What was recorded is judged whatever happened after it was recorded.
 """
 
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from labrys.checkers.verdict import CheckResult, Verdict, combine
 from labrys.control import judge
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment, on_nodes
-from labrys.control.errors import LabrysError
+from labrys.control.errors import LabrysError, MachineError
 from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
 from labrys.control.junit import junit_xml
@@ -210,15 +211,17 @@ class _Run:
             if not leave_cluster:
                 with self._step("remove the nodes"):
                     self._env.destroy()
-        if not self._recorder.close():
+        rest = self._recorder.close()
+        full = self._recorder.failure.strerror if self._recorder.failure else None
+        if rest:
             self._failures.append(
-                f"{self.directory.history}: the disk did not take the end of the history "
-                f"({self._recorder.failure}); make room and run again"
+                f"{self.directory.history}: {full}: the last {len(rest.splitlines())} ops "
+                f"{self._saved_elsewhere(rest)}"
             )
-        elif self._recorder.failure is not None:
+        elif full:
             self._failures.append(
-                f"recording stopped the run: {self._recorder.failure}; every recorded op was "
-                "saved once there was room again"
+                f"{self.directory.history}: {full} ended the run; every recorded op was saved "
+                "once there was room again"
             )
         self._ledger.close()
 
@@ -240,8 +243,14 @@ class _Run:
                 )
         verdict = conclude_verdict(checkers, failed=bool(self._failures))
         results = self._results(verdict, checkers, interrupted=interrupted)
-        write_atomically(self.directory.junit, junit_xml(results, checkers))
-        self.directory.write_results(results)
+        try:
+            write_atomically(self.directory.junit, junit_xml(results, checkers))
+            self.directory.write_results(results)
+        except MachineError as error:
+            # There is no room for the results, but they can still be told.
+            self._failures.append(str(error))
+            verdict = conclude_verdict(checkers, failed=True)
+            results = self._results(verdict, checkers, interrupted=interrupted)
         try:
             write_report(self.directory.path)
         except Exception as error:  # a drawing problem never changes a verdict
@@ -285,7 +294,7 @@ class _Run:
         recorded = self._recorder.append(op)
         if self._recorder.failure is not None and not self._interruption.asked.is_set():
             # Nothing more can be kept, so nothing more is tried; the run ends in order.
-            self._say(f"recording failed: {self._recorder.failure}; the run ends here")
+            self._say(f"recording failed: {self._recorder.failure.strerror}; the run ends here")
             self._interruption.asked.set()
         self._watch(recorded)
         return recorded
@@ -323,8 +332,20 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._env.collect_logs(node, folder)
 
+    def _saved_elsewhere(self, rest: bytes) -> str:
+        """Save the end of the history where there may be room, and say where that is."""
+        try:
+            with tempfile.NamedTemporaryFile(
+                prefix="labrys-history-", suffix=".jsonl", delete=False
+            ) as file:
+                file.write(rest)
+        except OSError as error:
+            return f"are lost: {error}"
+        return f"are in {file.name}: make room and append them"
+
     def _say(self, line: str) -> None:
-        self._log.write(f"{self._clock_ns() / 1e9:9.3f}  {line}\n")
+        with suppress(OSError):  # a full disk must not end the run here; people are told below
+            self._log.write(f"{self._clock_ns() / 1e9:9.3f}  {line}\n")
         self._say_to_people(line)
 
     @contextmanager

@@ -60,14 +60,14 @@ class Recorder:
             self._flush()
         return indexed
 
-    def close(self) -> bool:
-        """Write what is still unwritten and return whether the whole history is on disk."""
+    def close(self) -> bytes:
+        """Write what is still unwritten; return the lines that the disk does not take even now."""
         if self._unwritten:
             self._flush()
         with contextlib.suppress(OSError):
             os.fsync(self._fd)
         os.close(self._fd)
-        return not self._unwritten
+        return b"".join(self._unwritten)
 
     def _flush(self) -> None:
         pending = b"".join(self._unwritten)

@@ -101,7 +101,7 @@ def verdict_block(
     """
     run = msgspec.convert(dict(results), Results)
     lines = [f"verdict {_styled(run.verdict, color)}"]
-    lines += [f"  rig error: {_one_line(error_text(error))}" for error in run.errors]
+    lines += [f"  rig error: {_one_line(str(error))}" for error in run.errors]
     lines += checker_lines(run.checkers, color=color)
     if run.rerun:
         lines.append(f"re-run     {_one_line(run.rerun)}")

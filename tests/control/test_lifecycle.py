@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.control.loopback import LoopbackEnvironment
 
-from labrys.checkers.history import read_history
+from labrys.checkers.history import decode_op, read_history
 from labrys.checkers.op import Op
 from labrys.control import process
 from labrys.control.environments import registry as environments
@@ -207,3 +207,39 @@ def test_full_disk_ends_the_run_in_order_and_loses_nothing(
     assert [op.index for op in history.ops] == list(range(len(history.ops)))
     assert len(history.ops) > 51
     rig.assert_nothing_runs()
+
+
+def test_disk_that_stays_full_loses_nothing_and_the_verdict_is_still_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    really_write = os.write
+    really_replace = os.replace
+    is_full = threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        if is_full.is_set() and b'"process"' in data[:200]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really_write(fd, data)
+
+    def replace(source: str, target: Path) -> None:
+        if is_full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really_replace(source, target)
+
+    def fill(op: Op) -> None:
+        if op.index == 50:
+            is_full.set()
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    outcome = rig.run(watch=fill, time_limit=60)
+    assert outcome.exit_code == 4
+    assert outcome.results["checkers"]["linearizable"]["verdict"] == "valid"
+    assert not outcome.run.results.exists()
+    (rest,) = tmp_path.glob("labrys-history-*.jsonl")
+    assert any(str(rest) in error for error in outcome.results["errors"])
+    whole = outcome.run.history.read_bytes() + rest.read_bytes()
+    indices = [decode_op(line).index for line in whole.splitlines()]
+    assert indices == list(range(len(indices)))
+    assert len(indices) > 51

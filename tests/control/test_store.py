@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labrys.checkers.history import read_history
+from labrys.checkers.history import decode_op, read_history
 from labrys.checkers.op import Op, OpType
 from labrys.control.errors import MachineError, UsageError
 from labrys.control.spec import resolve
@@ -23,7 +23,7 @@ def test_recorded_ops_are_on_disk_at_once_and_numbered(tmp_path: Path) -> None:
     assert recorder.append(op(0)).index == 0
     assert recorder.append(op(1)).index == 1
     assert [o.value for o in read_history(tmp_path / "history.jsonl").ops] == [0, 1]
-    assert recorder.close()
+    assert recorder.close() == b""
 
 
 def test_full_disk_leaves_whole_lines_and_later_ops_are_saved_at_the_end(
@@ -45,7 +45,7 @@ def test_full_disk_leaves_whole_lines_and_later_ops_are_saved_at_the_end(
     assert recorder.failure.errno == errno.ENOSPC
     assert path.read_bytes() == whole
     monkeypatch.setattr(os, "write", really_write)
-    assert recorder.close()
+    assert recorder.close() == b""
     assert [o.value for o in read_history(path).ops] == [0, 1, 2, 3]
 
 
@@ -67,8 +67,9 @@ def test_half_written_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "write", short_then_full)
     recorder.append(op(1))
     assert path.read_bytes() == whole
-    assert not recorder.close()
+    rest = recorder.close()
     assert path.read_bytes() == whole
+    assert decode_op(rest).value == 1
 
 
 def test_run_directory_lies_under_its_name_and_latest_points_to_it(tmp_path: Path) -> None:
