@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: ask once, and the run ends in order; ask twice, and it only cleans up."""
+"""Ctrl-C and its kin: ask once, and the run ends in order; ask twice, and it only cleans up."""
 
 import signal
 import threading
@@ -17,15 +17,14 @@ class Interrupted(BaseException):
 class Interruption:
     """Knows whether the user has asked to stop, and how often.
 
-    While `eager` is true the first signal raises `Interrupted` in the main thread: during set-up
-    there is nothing to keep and no reason to wait. Otherwise it only sets `asked`, which the run
-    watches, so that the history is recorded to its end.
+    A signal only sets `asked`, which the run watches, so that the history is recorded to its end;
+    but see `raised`.
     """
 
     def __init__(self) -> None:
         self.asked = threading.Event()
         self.count = 0
-        self.eager = False
+        self._eager = False
 
     @property
     def impatient(self) -> bool:
@@ -33,12 +32,24 @@ class Interruption:
         return self.count > 1
 
     @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Have the first signal in this block raise `Interrupted` in the main thread.
+
+        For the set-up: there is nothing to keep yet, and no reason to wait.
+        """
+        try:
+            self._eager = True
+            yield
+        finally:
+            self._eager = False
+
+    @contextmanager
     def installed(self) -> Iterator["Interruption"]:
-        """Handle SIGINT and SIGTERM in this block. Only the main thread may do so."""
-        before = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        """Handle SIGINT, SIGTERM and SIGHUP in this block. Only the main thread may do so."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield self
         finally:
@@ -48,6 +59,6 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         self.asked.set()
-        if self.eager:
-            self.eager = False
+        if self._eager:
+            self._eager = False
             raise Interrupted

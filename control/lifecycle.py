@@ -4,6 +4,7 @@ Every step runs even if an earlier one threw; the first failure is kept and late
 beside it. What was recorded is judged whatever happened after it was recorded.
 """
 
+import math
 import tempfile
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrys.checkers.checker import Limits
 from labrys.checkers.history import FINAL, HEAL, MAIN, PHASE, read_history
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.checkers.verdict import CheckResult, Verdict, combine
@@ -138,17 +140,14 @@ class _Run:
     def set_up(self) -> None:
         """Provision, install, start, and wait until the cluster is healthy."""
         spec, env, system = self.spec, self._env, self._system
-        self._interruption.eager = True
-        with self._step("set-up", seconds_as="setup_s"):
+        with self._step("set-up", seconds_as="setup_s"), self._interruption.raised():
             self._say(f"set-up: {spec.nodes} nodes in {spec.env}")
             environments.heal_leftovers(spec.env, self._say)
             env.provision()
             system.install()
             self._nemesis.setup()
             system.start_all()
-            system.await_healthy(HEALTHY_TIMEOUT_S, give_up=self._interruption.asked.is_set)
-            self._ready = True
-        self._interruption.eager = False
+            self._ready = self._await_healthy()
         if self._ready:
             self._say(f"cluster ready after {self._timings['setup_s']:.1f} s")
 
@@ -180,9 +179,8 @@ class _Run:
             return
         recovered = False
         with self._step("recovery", seconds_as="recovery_s"):
-            self._system.await_healthy(HEALTHY_TIMEOUT_S, give_up=self._interruption.asked.is_set)
-            recovered = True
-        if not recovered or self._interruption.asked.is_set():
+            recovered = self._await_healthy()
+        if not recovered:
             return
         self._say(f"recovered {self._timings['recovery_s']:.1f} s after the heal; final reads")
         with self._step("final phase"):
@@ -195,7 +193,6 @@ class _Run:
     # Step 5.
     def tear_down(self, *, leave_cluster: bool) -> None:
         """Stop, collect logs and remove; whatever fails here, the next step is still done."""
-        self._interruption.eager = False
         with self._step("tear-down", seconds_as="teardown_s"):
             with self._step("heal at tear-down"):
                 self._nemesis.teardown()
@@ -239,7 +236,7 @@ class _Run:
                     history,
                     faults=faults,
                     logs=self.directory.node_logs(),
-                    budget=judge.limits(self.spec.check_timeout, self.spec.check_memory),
+                    budget=self._check_limits(),
                 )
         verdict = conclude_verdict(checkers, failed=bool(self._failures))
         results = self._results(verdict, checkers, interrupted=interrupted)
@@ -258,6 +255,15 @@ class _Run:
         self._log.close()
         exit_code = EXIT_INTERRUPTED if interrupted else judge.EXIT_CODES[verdict]
         return Outcome(run=self.directory, results=results, exit_code=exit_code)
+
+    def _check_limits(self) -> Limits:
+        """The budget of the check; somebody who asks twice to stop has no more time for it."""
+        limits = judge.limits(self.spec.check_timeout, self.spec.check_memory)
+
+        def clock() -> float:
+            return math.inf if self._interruption.impatient else time.monotonic()
+
+        return msgspec.structs.replace(limits, clock=clock)
 
     def _results(
         self, verdict: Verdict, checkers: dict[str, CheckResult], *, interrupted: bool
@@ -286,6 +292,11 @@ class _Run:
             "end_states": self._end_states,
             "checkers": msgspec.json.decode(msgspec.json.encode(checkers)),
         }
+
+    def _await_healthy(self) -> bool:
+        return self._system.await_healthy(
+            HEALTHY_TIMEOUT_S, give_up=self._interruption.asked.is_set
+        )
 
     def _clock_ns(self) -> int:
         return time.monotonic_ns() - self._began_ns

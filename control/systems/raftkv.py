@@ -110,24 +110,26 @@ class RaftKv:
         ]
         return tuple(node for _, node in sorted(claims, key=lambda claim: -claim[0]))
 
-    def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> None:
-        """Wait until a write through every node succeeds.
+    def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> bool:
+        """Wait until a write through every node succeeds; False if `give_up` ended the wait.
 
-        Raises ClusterError naming the nodes that did not answer when `timeout_s` is over or
-        `give_up` says so.
+        Raises ClusterError naming the nodes that do not answer when `timeout_s` is over.
         """
         deadline = time.monotonic() + timeout_s
         waiting = dict.fromkeys(self._env.nodes, "not asked yet")
         while waiting:
             answers = on_nodes(waiting, self._write_error)
             waiting = {node: error for node, error in answers.items() if error is not None}
-            if waiting and (time.monotonic() >= deadline or give_up()):
+            if waiting and give_up():
+                return False
+            if waiting and time.monotonic() >= deadline:
                 told = "; ".join(f"{node}: {error}" for node, error in waiting.items())
                 raise ClusterError(
                     f"the cluster is not healthy after {timeout_s:g} s: no write through {told}"
                 )
             if waiting:
                 time.sleep(_POLL_S)
+        return True
 
     def _write_error(self, node: str) -> str | None:
         """Write through `node`; return None if that worked, else what went wrong."""

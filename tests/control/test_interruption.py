@@ -12,7 +12,7 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_is_noted_and_nothing_is_raised_while_recording(number: int) -> None:
     with Interruption().installed() as interruption:
         send(number)
@@ -29,9 +29,10 @@ def test_second_signal_is_impatience() -> None:
 
 def test_signal_during_set_up_is_raised_once() -> None:
     with Interruption().installed() as interruption:
-        interruption.eager = True
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted), interruption.raised():
             send(signal.SIGTERM)
+        with interruption.raised():
+            pass
         send(signal.SIGTERM)
         assert interruption.count == 2
 

@@ -183,6 +183,25 @@ def test_second_interruption_only_cleans_up(rig: Rig) -> None:
     rig.assert_nothing_runs()
 
 
+def test_interruption_while_the_cluster_recovers_is_no_failure(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heal = Nemesis.heal
+
+    def interrupted_heal(nemesis: Nemesis) -> None:
+        heal(nemesis)
+        assert rig.env is not None
+        process.kill(rig.env, "n1", "labrys-node")  # it cannot be healthy any more
+        rig.interruption.count = 1
+        threading.Timer(0.3, rig.interruption.asked.set).start()
+
+    monkeypatch.setattr(Nemesis, "heal", interrupted_heal)
+    outcome = rig.run()
+    assert outcome.exit_code == 130
+    assert outcome.results["errors"] == []
+    assert outcome.results["checkers"]["linearizable"]["verdict"] == "valid"
+
+
 def test_full_disk_ends_the_run_in_order_and_loses_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
