@@ -7,6 +7,7 @@ out effects, in the order that `raft.Effects` prescribes.
 
 import asyncio
 import random
+import secrets
 import signal
 import time
 import traceback
@@ -74,7 +75,12 @@ class Node:
             settings.config.id, others, self._on_message, self._on_link_lost, say
         )
         self._service = Service(
-            self._raft, self._machine, self._peers.send, _now_ms, settings.request_timeout_ms
+            self._raft,
+            self._machine,
+            self._peers.send,
+            _now_ms,
+            settings.request_timeout_ms,
+            first_id=secrets.randbits(62),
         )
         self._api = Api(self._service, self._status, self._health, self._wake)
         self._writer = Writer(storage, self._on_persisted, self.fail)

@@ -97,13 +97,19 @@ class Service:
         send: Callable[[NodeId, ForwardRequest | ForwardReply], bool],
         now_ms: Callable[[], int],
         timeout_ms: int,
+        first_id: int,
     ) -> None:
+        """Request ids count from `first_id`, which must differ from life to life of a node.
+
+        A leader may still hold a request that this node passed on before it was killed, and the
+        answer to that must not be taken for the answer to a new one.
+        """
         self._raft = raft
         self._machine = machine
         self._send = send
         self._now_ms = now_ms
         self._timeout_ms = timeout_ms
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(first_id)
         self._writes: dict[int, _Waiting] = {}
         """By log index; all appended in this node's current term of office."""
         self._reads: dict[int, _Waiting] = {}

@@ -26,7 +26,7 @@ READ = Get("k")
 class Fixture:
     """A service on node n1 of three, with every answer and every forwarded message recorded."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_id: int = 1) -> None:
         self.raft = Raft(
             Config("n1", ("n1", "n2", "n3")), HardState(), [], random.Random(0), now_ms=0
         )
@@ -34,7 +34,9 @@ class Fixture:
         self.link_is_up = True
         self.sent: list[tuple[str, ForwardRequest | ForwardReply]] = []
         self.answers: list[Answer] = []
-        self.service = Service(self.raft, Machine(), self.send, lambda: self.now_ms, 5000)
+        self.service = Service(
+            self.raft, Machine(), self.send, lambda: self.now_ms, 5000, first_id=first_id
+        )
 
     def send(self, peer: str, message: ForwardRequest | ForwardReply) -> bool:
         if self.link_is_up:
@@ -227,3 +229,17 @@ def test_an_expired_request_frees_its_room(at: Fixture) -> None:
 def test_a_stale_read_needs_nobody(at: Fixture) -> None:
     at.service.apply(1, Entry(1, encode_request(WRITE)))
     assert at.service.read_stale("k") == Answer(200, b'{"value":1,"revision":1}')
+
+
+def test_answer_to_an_earlier_life_is_not_taken_for_that_to_a_new_request() -> None:
+    killed, restarted = Fixture(first_id=1), Fixture(first_id=1_000_000)
+    for life in (killed, restarted):
+        life.follow("n2")
+        life.execute(WRITE)
+    (_, old), (_, new) = killed.sent[0], restarted.sent[0]
+    assert isinstance(old, ForwardRequest)
+    assert isinstance(new, ForwardRequest)
+    restarted.service.on_forward_reply(ForwardReply(old.request_id, 200, b"late"))
+    assert restarted.answers == []
+    restarted.service.on_forward_reply(ForwardReply(new.request_id, 200, b"new"))
+    assert [answer.body for answer in restarted.answers] == [b"new"]
