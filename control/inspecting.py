@@ -66,7 +66,7 @@ def show_run(reference: str, runs_dir: Path, *, as_json: bool) -> None:
             f"after it; 'labrys check {run.path}' judges what it recorded"
         )
         return
-    click.echo(text.run_page(run.path), nl=False)
+    click.echo(text.run_page(run.path, color=True), nl=False)
 
 
 def print_history(reference: str, runs_dir: Path, *, as_json: bool, **filters: Any) -> None:

@@ -50,9 +50,9 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
         }
         click.echo(msgspec.json.encode(facts))
     else:
-        click.echo(
-            text.verdict_block(outcome.run.path, outcome.results, exit_code=outcome.exit_code)
-        )
+        run, results = outcome.run, outcome.results
+        # click leaves the colours out wherever the output is not a terminal.
+        click.echo(text.verdict_block(run.path, results, exit_code=outcome.exit_code, color=True))
     return outcome.exit_code
 
 

@@ -5,6 +5,7 @@ out has a default, and `resolve` draws a seed if none is given, so a resolved sp
 `test.yaml` is the whole test: running that file again runs the same test.
 """
 
+import math
 import random
 import re
 import secrets
@@ -172,10 +173,7 @@ def rerun_command(spec: Spec) -> str:
         if value == getattr(default, field) or (field == "name" and value == default_name(spec)):
             continue
         if field == "faults":
-            if isinstance(value, dict):
-                value = yaml.safe_dump(value, default_flow_style=True, width=1_000).strip()
-            else:
-                value = ",".join(value)
+            value = _faults_flag(value)
         elif field == "workload_options":
             words += [
                 word
@@ -187,6 +185,19 @@ def rerun_command(spec: Spec) -> str:
             value = f"{value:g}"
         words += [flag, str(value)]
     return shlex.join(words)
+
+
+def _faults_flag(faults: list[str] | dict[str, dict[str, Any]]) -> str:
+    """Return `faults` as `--faults` takes them: in the short form if that can say it all."""
+    if isinstance(faults, list):
+        return ",".join(faults)
+    words = []
+    for kind, options in faults.items():
+        chosen = options.get(PACKAGES[kind].choices, [])
+        if len(options) > bool(chosen) or not all(isinstance(one, str) for one in chosen):
+            return yaml.safe_dump(faults, default_flow_style=True, width=math.inf).strip()
+        words.append(f"{kind}:{'+'.join(chosen)}" if chosen else kind)
+    return ",".join(words)
 
 
 _FLAGS = {

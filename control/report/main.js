@@ -81,9 +81,12 @@ function build(data) {
   const words = fallback.querySelector("pre").textContent;
   const copyButton = el("button", { class: "no-print", onclick: () => copy(words, copyButton) }, "copy");
   const add = (...nodes) => page.append(...nodes.filter((node) => node !== null));
-  add(headerPanel(data), verdictPanel(data), ...data.anomalies.map((anomaly, i) => anomalyPanel(data, anomaly, i)));
+  // One explanation is enough to begin with; the others must not push the timeline off the page.
+  const anomalies = data.anomalies.map((anomaly, i) => anomalyPanel(data, anomaly, i));
+  add(headerPanel(data), verdictPanel(data), ...anomalies.slice(0, 1));
   add(el("section", { class: "card", id: "timeline", "aria-label": "timeline" },
     el("header", {}, el("h2", {}, "Timeline"), legend()), controls(), timelinePanel(), detail));
+  add(...anomalies.slice(1));
   detailPanel(detail);
   add(faultPanel(data), latencyPanel(data), logPanel(data));
   add(el("section", { class: "card" }, el("details", {},

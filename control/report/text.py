@@ -19,7 +19,7 @@ from labrys.control.report.labels import error_text, value_text
 from labrys.control.report.run_files import Results, RunFiles, read_run
 from labrys.control.report.schema import FAIL, INFO, OPEN, Anomaly, ReportData
 
-FINDINGS_PRINTED_MAX: Final = 10
+FINDINGS_PRINTED_MAX: Final = 3
 """Findings printed for one checker."""
 LINES_PRINTED_MAX: Final = 40
 """Lines printed of one finding."""

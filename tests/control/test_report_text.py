@@ -62,9 +62,9 @@ def test_many_findings_are_cut_and_counted() -> None:
     check = CheckResult(Verdict.INVALID, "bad", findings=findings)
     results = results_of(verdict=Verdict.INVALID, checkers={"x": check})
     block = text.verdict_block("r", results, exit_code=1)
-    assert "finding 9\n" in block
-    assert "finding 10" not in block
-    assert "... and 15 more findings, all in results.json" in block
+    assert "finding 2\n" in block
+    assert "finding 3" not in block
+    assert "... and 22 more findings, all in results.json" in block
 
 
 def test_values_cannot_drive_the_terminal() -> None:

@@ -50,6 +50,19 @@ def test_rerun_command_carries_options_through_the_shell() -> None:
 
 
 @pytest.mark.parametrize(
+    ("faults", "flag"),
+    [
+        ({"partition": {"shapes": ["halves", "bridge"]}}, "--faults partition:halves+bridge"),
+        ({"kill": {"targets": ["all"]}, "pause": {}}, "--faults kill:all,pause"),
+        ({"kill": {"targets": [["n1", "n2"]]}}, "--faults '{kill: {targets: [[n1, n2]]}}'"),
+        ({"kill": {"hold_s": 1.5}}, "--faults '{kill: {hold_s: 1.5}}'"),
+    ],
+)
+def test_rerun_command_tells_faults_as_short_as_can_be(faults: Any, flag: str) -> None:
+    assert flag in rerun_command(resolve({"faults": faults, "seed": 1}))
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"workload": "registr"}, ["--workload: unknown", "did you mean 'register'"]),
