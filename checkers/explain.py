@@ -212,7 +212,7 @@ def _changes(subject: Subject, number: int, value: str) -> bool:
 def _headline_of_core(core: Core) -> str:
     many = len(core.numbers)
     what = "this operation cannot be" if many == 1 else f"these {many} contradict each other"
-    before = "" if core.start is None else f" and before op {core.start}"
+    before = "" if core.start is None else f", and whatever happened before op {core.start}"
     # The others are weakened, not gone: each may have happened at any time after its invocation.
     return f"{what}, whatever became of the other operations{before}:"
 

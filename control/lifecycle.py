@@ -5,6 +5,7 @@ beside it. What was recorded is judged whatever happened after it was recorded.
 """
 
 import math
+import shlex
 import tempfile
 import time
 import traceback
@@ -286,7 +287,7 @@ class _Run:
             "faults": list(spec.fault_kinds),
             "bug": spec.bug,
             "rerun": rerun_command(spec),
-            "recheck": f"labrys check {self.directory.path}",
+            "recheck": shlex.join(["labrys", "check", from_here(self.directory.path)]),
             "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},
             "errors": self._failures,
             "end_states": self._end_states,
@@ -376,6 +377,12 @@ class _Run:
         finally:
             if seconds_as is not None:
                 self._timings[seconds_as] = time.monotonic() - began
+
+
+def from_here(path: Path) -> str:
+    """Return `path` as one would type it here: relative if it lies below this folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:
