@@ -4,6 +4,7 @@ Each command parses its words, calls one function and prints. Everything that a 
 imported when it runs, so that `labrys --help` answers at once.
 """
 
+import re
 import signal
 import sys
 import tempfile
@@ -60,6 +61,27 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         )
         code = 4
     sys.exit(code)
+
+
+class RunCommand(click.Command):
+    """A command whose arguments may be runs by number: `-1` is a run here, not an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put negative numbers behind `--`, unless they are the value of an option."""
+        takes_value = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
+        before = ["", *args]
+        is_run = [
+            re.fullmatch(r"-\d+", word) is not None and before[place] not in takes_value
+            for place, word in enumerate(args)
+        ]
+        runs = [word for word, run in zip(args, is_run, strict=True) if run]
+        rest = [word for word, run in zip(args, is_run, strict=True) if not run]
+        return super().parse_args(ctx, [*rest, "--", *runs] if runs else rest)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -138,7 +160,7 @@ def test(
     return run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json)
 
 
-@cli.command()
+@cli.command(cls=RunCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--model", help="Judge bare files as: register, cas-register, kv, mutex.")
 @click.option("--workload", help="Judge bare files as this workload's.")
@@ -184,7 +206,7 @@ def runs(runs_dir: Path, limit: int, as_json: bool) -> None:
     list_runs(runs_dir, limit=limit, as_json=as_json)
 
 
-@cli.command(epilog=RUN_HELP)
+@cli.command(cls=RunCommand, epilog=RUN_HELP)
 @click.argument("run", metavar="RUN", default="latest")
 @RUNS_DIR
 @JSON
@@ -199,7 +221,7 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
     show_run(run, runs_dir, as_json=as_json)
 
 
-@cli.command(epilog=RUN_HELP)
+@cli.command(cls=RunCommand, epilog=RUN_HELP)
 @click.argument("run", metavar="RUN", default="latest")
 @click.option("--key", help="Only ops on this key.")
 @click.option("--process", help="Only this process (a number, or nemesis).")

@@ -80,6 +80,8 @@ def print_history(reference: str, runs_dir: Path, *, as_json: bool, **filters: A
         raise UsageError(f"{run.history}: cannot be read: {error.strerror}") from error
     count = 0
     for op in _filtered(history.ops, **filters):
+        if not count and not as_json:
+            click.echo(text.OP_HEADER)
         click.echo(encode_op(op) if as_json else text.op_line(op))
         count += 1
     if not count:

@@ -41,9 +41,9 @@ _EXIT_CODE: Final = {
     Verdict.ERROR: 4,
     None: 4,
 }
-_OP_ROW: Final = "{:>8} {:>13} {:>8} {:<6} {:<8} {:<6} {:<24} {}"
+_OP_ROW: Final = "{:>8} {:>13} {:>8} {:<4} {:<6} {:<8} {:<6} {:<24} {}"
 OP_HEADER: Final = _OP_ROW.format(
-    "index", "time", "process", "type", "f", "key", "value", "error"
+    "index", "time", "process", "node", "type", "f", "key", "value", "error"
 ).rstrip()
 """The names of the columns that `op_line` prints."""
 
@@ -148,6 +148,7 @@ def op_line(op: Op) -> str:
             op.index,
             f"{op.time / 1e9:.6f}",
             str(op.process),
+            "-" if op.node is None else op.node,
             op.type.value,
             op.f,
             "-" if op.key is None else op.key,

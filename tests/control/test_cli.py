@@ -227,7 +227,24 @@ def test_reader_that_goes_away_ends_the_command_as_the_signal_would(tmp_path: Pa
     ) as reading:
         assert reading.stdout is not None
         assert reading.stderr is not None
-        assert "write" in reading.stdout.readline()
+        assert "index" in reading.stdout.readline()
         reading.stdout.close()
         assert "Traceback" not in reading.stderr.read()
     assert reading.returncode == 128 + signal.SIGPIPE
+
+
+def test_run_is_named_by_a_negative_number(labrys: Labrys) -> None:
+    runs = []
+    for name in ("20260101T000000Z-1", "20260101T000001Z-2"):
+        run = Path("runs/test") / name
+        run.mkdir(parents=True)
+        (run / "test.yaml").write_text("workload: register\nseed: 1\n")
+        write_history(run / "history.jsonl", GOOD if not runs else STALE)
+        runs.append(run)
+    assert labrys("check", "-2").code == 3  # nothing was done in the main phase of so short a run
+    assert labrys("check", "--json", "-1").code == 1
+    assert len(labrys("history", "-1", "--json").out.splitlines()) == len(STALE)
+    assert len(labrys("history", "--json", "-2").out.splitlines()) == len(GOOD)
+    assert labrys("history", "-1", "--from", "-5", "--json").code == 0
+    assert labrys("history", "-3").code == 2
+    assert "No such option" in labrys("history", "-x").err

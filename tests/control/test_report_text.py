@@ -79,12 +79,12 @@ def test_values_cannot_drive_the_terminal() -> None:
     ("op", "line"),
     [
         (
-            Op(OpType.OK, 13, "read", index=1219, time=12_410_123_000, key="k7", value=5),
-            "    1219     12.410123       13 ok     read     k7     5                        -",
+            Op(OpType.OK, 13, "read", 1219, 12_410_123_000, "k7", 5, node="n3"),
+            "    1219     12.410123       13 n3   ok     read     k7     5                        -",
         ),
         (
             Op(OpType.INFO, 3, "cas", index=7, time=0, value=[1, 2], error=["timeout", "1 s"]),
-            "       7      0.000000        3 info   cas      -      [1,2]                    "
+            "       7      0.000000        3 -    info   cas      -      [1,2]                    "
             "timeout: 1 s",
         ),
     ],
@@ -96,8 +96,18 @@ def test_an_op_is_one_aligned_line(op: Op, line: str) -> None:
 
 def test_an_op_list_begins_with_the_names_of_its_columns() -> None:
     header, line = text.op_lines([Op(OpType.INVOKE, 0, "read", index=0, time=5)])
-    assert header.split() == ["index", "time", "process", "type", "f", "key", "value", "error"]
-    assert line.split()[:5] == ["0", "0.000000", "0", "invoke", "read"]
+    assert header.split() == [
+        "index",
+        "time",
+        "process",
+        "node",
+        "type",
+        "f",
+        "key",
+        "value",
+        "error",
+    ]
+    assert line.split()[:5] == ["0", "0.000000", "0", "-", "invoke"]
 
 
 def test_an_anomaly_is_drawn_as_lanes_of_text(tmp_path: Path) -> None:
