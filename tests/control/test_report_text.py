@@ -80,7 +80,7 @@ def test_values_cannot_drive_the_terminal() -> None:
     [
         (
             Op(OpType.OK, 13, "read", 1219, 12_410_123_000, "k7", 5, node="n3"),
-            "    1219     12.410123       13 n3   ok     read     k7     5                        -",
+            "    1219     12.410123       13 n3   ok     read     k7     5" + 24 * " " + "-",
         ),
         (
             Op(OpType.INFO, 3, "cas", index=7, time=0, value=[1, 2], error=["timeout", "1 s"]),
