@@ -36,7 +36,7 @@ ROWS = (
         "forget-vote",
         "--bug forget-vote --faults '{kill: {targets: [all], interval_s: 1, hold_s: 0.1}, "
         "partition: {shapes: [halves, minority, isolate-leader], interval_s: 1.5}}' "
-        "--time-limit 60",
+        "--time-limit 100",
     ),
     Row(
         "early-ack",
