@@ -63,6 +63,8 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False)
 
     A failure carries the hints of section 5.3's fast back-up: the follower's term at `index` and
     the first index it holds of that term, or term 0 and its log's end + 1 when it has no `index`.
+
+    Rounds count from 1; round 0 refuses a request of an older term and tells the newer one only.
     """
 
     term: int

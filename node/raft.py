@@ -362,8 +362,9 @@ class Raft:
 
     def _on_append_request(self, sender: NodeId, request: AppendRequest) -> None:
         if request.term < self.term:
-            # Our term tells the deposed leader to step down (section 5.1).
-            reply = AppendReply(self.term, request.round, success=False, index=request.prev_index)
+            # Our term tells the deposed leader to step down (section 5.1). It must say no more: the
+            # request may be so late that its sender leads again, in the very term of this reply.
+            reply = AppendReply(self.term, 0, success=False, index=0)
             self._messages.append((sender, reply))
             return
         if self.role is Role.LEADER:
@@ -448,7 +449,7 @@ class Raft:
         return AppendRequest(self.term, previous, term, entries, self.commit, self._round)
 
     def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
-        if self.role is not Role.LEADER or reply.term != self.term:
+        if self.role is not Role.LEADER or reply.term != self.term or reply.round == 0:
             return  # Said to an earlier office: it vouches for nothing in this one.
         follower = self._progress[sender]
         follower.heard_ms = self._now_ms

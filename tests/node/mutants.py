@@ -89,7 +89,7 @@ class CountsLateSuccess(Careless):
     """An append's success belongs to the term it was given in."""
 
     def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
-        fresh = AppendReply(self.term, 0, reply.success, reply.index, reply.hint_index)
+        fresh = AppendReply(self.term, 1, reply.success, reply.index, reply.hint_index)
         super()._on_append_reply(sender, fresh)
 
 

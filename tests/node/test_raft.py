@@ -189,6 +189,28 @@ def test_5_1_a_stale_request_is_refused_with_the_newer_term() -> None:
     assert raft.commit == 0
 
 
+def test_5_1_a_refusal_of_an_older_offices_request_says_nothing_to_a_newer_office() -> None:
+    # An earlier life of n1 led term 1 with a long log and many rounds; a request of it is late.
+    follower = node((1, 3), term=3)
+    follower.step("n2", AppendRequest(1, 40, 1, (), 0, 900), 10)
+    refusal = reply_of(follower.effects())
+    assert isinstance(refusal, AppendReply)
+
+    leader = node((1,), term=2)
+    elect(leader)
+    leader.step("n2", AppendReply(3, 1, success=True, index=2), 1001)
+    leader.effects()
+    assert leader.read(7)
+    leader.effects()
+    assert refusal.term == leader.term
+    leader.step("n3", refusal, 1002)  # Its log has no entry 40, and this is no reason to stop.
+    effects = leader.effects()
+    assert effects.reads == (), "n3 vouched for an office that it does not support"
+    for request in sent(effects, AppendRequest):
+        assert isinstance(request, AppendRequest)
+        assert request.prev_index > 0, "the whole log would be sent again"
+
+
 def test_two_leaders_of_one_term_stop_the_node() -> None:
     raft = node()
     elect(raft)
