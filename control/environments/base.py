@@ -6,7 +6,7 @@ there and fetched. A node is a machine that stays up; the processes inside are w
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -91,13 +91,21 @@ def output(node: str, script: str, timeout_s: float, ended: Ended) -> Output:
 def on_nodes(nodes: Iterable[str], action: Callable[[str], T]) -> dict[str, T]:
     """Do `action` on all nodes in parallel and return the results by node.
 
-    All of them are tried. If some fail, raises the first failure with the others as notes.
+    All of them are tried. If some fail, raises the first failure with the others as notes. Nothing
+    goes on when it returns or raises, even if the caller was interrupted while it waited: whoever
+    then removes what there is would miss what a straggler is about to make.
     """
     names = tuple(nodes)
     if not names:
         return {}
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
         futures = {node: pool.submit(action, node) for node in names}
+        try:
+            wait(futures.values())
+        finally:
+            # The end of the pool does not suffice: it joins the threads, and in Python 3.11 a join
+            # that was interrupted takes its thread for ended from then on.
+            wait(futures.values())
     failures = [(node, future.exception()) for node, future in futures.items()]
     errors = [(node, error) for node, error in failures if error is not None]
     if errors:

@@ -21,7 +21,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Any, Final
@@ -94,7 +94,11 @@ class DockerEnvironment:
         client = self._engine()
         prefix = f"labrys-{token_hex(4)}"
         try:
-            network, self._subnet = _make_network(client, prefix, engine.labels(self._run_dir))
+            # In a thread, which no Ctrl-C reaches: a request that is broken off is served all the
+            # same, and the network would appear when `destroy` has already looked.
+            network, self._subnet = on_nodes(
+                (prefix,), lambda name: _make_network(client, name, engine.labels(self._run_dir))
+            )[prefix]
             on_nodes(self._nodes, lambda node: self._start(node, image, prefix, network))
         except (DockerException, requests.RequestException) as error:
             raise MachineError(f"docker: the engine refused: {error}") from error
@@ -148,13 +152,13 @@ class DockerEnvironment:
             shell.close()
         self._shells.clear()
         self._containers.clear()
-        client = self._engine()
         try:
-            engine.remove(*engine.labelled(client, f"{engine.RUN}={self._run_dir}"))
-        except (DockerException, requests.RequestException) as error:
+            with closing(self._engine()) as client:
+                engine.remove(*engine.labelled(client, f"{engine.RUN}={self._run_dir}"))
+        except (MachineError, DockerException, requests.RequestException) as error:
             raise MachineError(f"docker: clean-up failed, try labrys heal: {error}") from error
-        client.close()
-        self._client = None
+        finally:
+            self._client = None
 
     def _engine(self) -> docker.DockerClient:
         if self._client is None:
@@ -249,8 +253,8 @@ class Shell:
         return raw
 
     def _drop(self) -> None:
-        if self._socket is not None:
-            for open_thing in (self._socket, self._stream):
+        for open_thing in (self._socket, self._stream):
+            if open_thing is not None:
                 with suppress(OSError):
                     open_thing.close()
         self._socket = self._stream = None
@@ -289,11 +293,14 @@ def collect(container: Container, into: Path) -> None:
         return
     except (DockerException, requests.RequestException) as error:
         raise ClusterError(f"{container.name}: its logs cannot be copied: {error}") from error
-    with tarfile.open(fileobj=content) as archive:
-        for path, data in _files(archive):
-            target = into.joinpath(*path.parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+    try:
+        with tarfile.open(fileobj=content) as archive:
+            for path, data in _files(archive):
+                target = into.joinpath(*path.parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+    except tarfile.TarError as error:  # the engine broke off in the middle
+        raise ClusterError(f"{container.name}: its logs came damaged: {error}") from error
 
 
 def _files(archive: tarfile.TarFile) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -338,7 +345,7 @@ def _make_network(
                 labels=dict(labels),
             )
         except APIError as error:
-            if "overlaps" not in str(error):
+            if "overlap" not in str(error):
                 raise
         else:
             return network, subnet

@@ -1,13 +1,19 @@
 """Containers as nodes: addresses, scripts, files, and nothing left at the end."""
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from docker.errors import NotFound
 
-from labrys.control.environments import engine
+from labrys.control.environments import docker, engine
 from labrys.control.environments.base import on_nodes
 from labrys.control.environments.docker import DockerEnvironment
 from labrys.control.errors import ClusterError, InternalError, MachineError
@@ -160,4 +166,40 @@ class TestDestroy:
             env.provision()
         assert left_of(tmp_path) != []
         env.destroy()
+        assert left_of(tmp_path) == []
+
+    @pytest.mark.parametrize("step", ["_make_network", "_start"])
+    def test_an_interrupted_provision_leaves_nothing_that_destroy_does_not_find(
+        self,
+        make_environment: MakeEnvironment,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        step: str,
+    ) -> None:
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            raise Interrupted
+
+        place: Any = docker if step == "_make_network" else DockerEnvironment
+        really = getattr(place, step)
+        first = threading.Lock()
+
+        def soon_interrupted(*arguments: Any) -> Any:
+            # A request takes 30 ms and more: this hits the middle of it.
+            if first.acquire(blocking=False):
+                threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            return really(*arguments)
+
+        monkeypatch.setattr(place, step, soon_interrupted)
+        env = make_environment("n1", "n2")
+        before = signal.signal(signal.SIGUSR1, interrupt)
+        try:
+            with pytest.raises(Interrupted):
+                env.provision()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        env.destroy()
+        time.sleep(0.5)  # what the engine may still be at
         assert left_of(tmp_path) == []

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labrys.control.environments import docker, engine, image
-from labrys.control.errors import MachineError
+from labrys.control.errors import ClusterError, MachineError
 from labrys.control.heal import Healed, heal
 
 
@@ -97,3 +98,15 @@ class TestNoEngine:
     ) -> None:
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
         assert heal(print) == Healed()
+
+
+def test_logs_that_come_damaged_are_told_with_the_node(tmp_path: Path) -> None:
+    class Container:
+        name = "labrys-x-n1"
+
+        def get_archive(self, path: str) -> tuple[list[bytes], dict[str, str]]:
+            return [b"broken off" * 100], {}
+
+    broken: Any = Container()
+    with pytest.raises(ClusterError, match=r"labrys-x-n1: its logs came damaged"):
+        docker.collect(broken, tmp_path)
