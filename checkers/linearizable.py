@@ -8,7 +8,7 @@ from labrys.checkers.checker import Evidence
 from labrys.checkers.decide import GaveUp, decide
 from labrys.checkers.explain import Subject, explain, told
 from labrys.checkers.history import History, HistoryError, Operation
-from labrys.checkers.models import MODELS, Model, json_text
+from labrys.checkers.models import MODELS, UNSEEN, Illegal, Model, json_text
 from labrys.checkers.search import Step, Stuck
 from labrys.checkers.verdict import CheckResult, Finding, Verdict, combine
 
@@ -50,14 +50,6 @@ class Linearizable:
                 f"the history does not fit the model {self._model_name}: {error}",
                 hint="choose another model, or say how the history is keyed",
             )
-        missing = self._what_is_missing(subjects)
-        if missing is not None:
-            return CheckResult(
-                Verdict.UNKNOWN,
-                f"vacuous: {missing}",
-                hint="a longer run, a higher rate, or fewer faults at a time",
-                data=_figures(subjects, [], [], {}),
-            )
         budget = Budget(evidence.limits)
         verdicts: list[Verdict] = []
         findings: list[Finding] = []
@@ -86,8 +78,17 @@ class Linearizable:
                 }
             else:
                 verdicts.append(Verdict.VALID)
+        missing = self._what_is_missing(subjects)
+        verdict = combine(verdicts)
+        if missing is not None and verdict in (Verdict.VALID, Verdict.UNKNOWN):
+            return CheckResult(
+                Verdict.UNKNOWN,
+                f"vacuous: {missing}",
+                hint="a longer run, a higher rate, or fewer faults at a time",
+                data=_figures(subjects, [], [], {}),
+            )
         return CheckResult(
-            combine(verdicts),
+            verdict,
             _summary(subjects, invalid, undecided),
             hint="; ".join(hints) or None,
             findings=tuple(findings),
@@ -114,7 +115,9 @@ class Linearizable:
         ]
         if not certain:
             return "no operation succeeded"
-        if all(action.f in self._model.blind for action in certain):
+        # What can be done in a state that nobody has named says nothing about the state: a write, but
+        # also an append.
+        if not any(isinstance(self._model.step(UNSEEN, action), Illegal) for action in certain):
             return "nothing was ever observed: no read succeeded"
         return None
 

@@ -119,6 +119,16 @@ def test_nothing_observed_is_unknown_not_valid(acts: list[Act], reason: str) -> 
     assert result.hint
 
 
+def test_appends_that_nobody_reads_are_unknown_and_an_impossible_one_is_invalid() -> None:
+    def judged(*acts: Act) -> Verdict:
+        return Linearizable("kv").check(as_history(list(acts)), Evidence()).verdict
+
+    append = Act("append", "a", 0, 1)
+    assert judged(append, Act("write", "b", 2, 3)) is Verdict.UNKNOWN
+    assert judged(append, Act("read", "a", 2, 3)) is Verdict.VALID
+    assert judged(Act("write", 5, 0, 1), Act("append", "a", 2, 3)) is Verdict.INVALID
+
+
 def test_initial_value_and_null_reads_are_read_as_told() -> None:
     history = as_history([Act("read", None, 0, 1), Act("read", 0, 2, 3)])
     for initial, nil_read, expected in (
