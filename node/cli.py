@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from labrys.node.bugs import BUGS, find_bug
 from labrys.node.errors import NodeError, UsageError
-from labrys.node.logline import speaker
+from labrys.node.logline import speaker, write_line
 from labrys.node.peers import Address
 from labrys.node.raft import Config
 from labrys.node.server import Settings, serve
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = parse(sys.argv[1:] if argv is None else argv)
         code = asyncio.run(serve(settings, speaker(settings.config.id)))
     except NodeError as error:
-        sys.stderr.write(f"labrys-node: {error}\n")
+        write_line(f"labrys-node: {error}")
         code = error.exit_code
     sys.exit(code)
 

@@ -1,6 +1,7 @@
 """Log lines that people read and reports parse: `WALL mono_ms=N ID key=value ...` on stderr."""
 
-import sys
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,10 +16,19 @@ def speaker(node: str) -> Say:
     def say(**facts: object) -> None:
         mono_ms = time.monotonic_ns() // 1_000_000
         words = " ".join(f"{name}={_word(value)}" for name, value in facts.items())
-        sys.stderr.write(f"{wall_iso()} mono_ms={mono_ms} {node} {words}\n")
-        sys.stderr.flush()
+        write_line(f"{wall_iso()} mono_ms={mono_ms} {node} {words}")
 
     return say
+
+
+def write_line(text: str) -> None:
+    """Write to stderr, at once; what cannot be written is lost.
+
+    A log on a full disk or a pipe that nobody reads any more must change nothing: an error here
+    would come up in the middle of whatever the node was about to do, an orderly stop included.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def wall_iso() -> str:

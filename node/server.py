@@ -19,7 +19,7 @@ import msgspec
 from labrys.node.bugs import Bug
 from labrys.node.errors import MachineError, NodeError
 from labrys.node.http import Api
-from labrys.node.logline import Say, wall_iso
+from labrys.node.logline import Say, wall_iso, write_line
 from labrys.node.machine import Machine
 from labrys.node.messages import ForwardReply, ForwardRequest, Hello, Message, NodeId
 from labrys.node.peers import Address, PeerNetwork
@@ -144,7 +144,7 @@ class Node:
             return
         self._say(event="fatal", message=f"{type(error).__name__}: {error}")
         # Not one line, and meant to be found: this is a bug in the node.
-        traceback.print_exception(error)
+        write_line("".join(traceback.format_exception(error)))
         self._stopped.set_result(EXIT_INTERNAL)
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -1,6 +1,9 @@
 """The command line: both forms, and one clear line with the right exit code for what is wrong."""
 
 import ast
+import contextlib
+import http.client
+import signal
 import socket
 import subprocess
 import sys
@@ -195,6 +198,34 @@ def test_a_faulty_variant_serves_and_comes_back_without_a_crash(tmp_path: Path, 
         for server in servers:
             log = server.log.read_text()
             assert not any(w in log for w in ("Traceback", "AssertionError", "panic")), log
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    with cluster(tmp_path, 1) as (server,):
+        server.kill()
+        with Path("/dev/full").open("ab") as full:  # Every write fails: no space left on device.
+            server.process = subprocess.Popen(server.argv, stdout=full, stderr=full)
+            wait_for("the node without a log is ready", server.is_ready)
+            assert server.call("PUT", "/v1/kv/k", {"value": 1})[0] == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(10) == 0
+
+
+def test_a_failed_write_stops_a_node_that_cannot_even_say_so(tmp_path: Path) -> None:
+    with cluster(tmp_path, 1) as (server,):
+        server.kill()
+        limited = (
+            "import resource, runpy\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+            "runpy.run_module('labrys.node.cli', run_name='__main__')\n"
+        )
+        argv = [sys.executable, "-c", limited, *server.argv[3:]]
+        with Path("/dev/full").open("ab") as full:
+            server.process = subprocess.Popen(argv, stdout=full, stderr=full)
+            wait_for("the limited node is ready", server.is_ready)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                server.call("PUT", "/v1/kv/k", {"value": "x" * 30_000})
+            assert server.process.wait(10) == 4
 
 
 def test_the_node_imports_only_what_its_machines_have() -> None:
