@@ -77,7 +77,6 @@ def run_test(
     only while there is no run directory yet; from then on a failure is part of the results.
     """
     run = _Run(spec, create_run(runs_dir, spec), interruption, say, watch)
-    say(f"run directory {run.directory.path}")
     try:
         run.set_up()
         run.main_phase()
@@ -141,6 +140,7 @@ class _Run:
     def set_up(self) -> None:
         """Provision, install, start, and wait until the cluster is healthy."""
         spec, env, system = self.spec, self._env, self._system
+        self._say(f"run directory {self.directory.path}")
         with self._step("set-up", seconds_as="setup_s"), self._interruption.raised():
             self._say(f"set-up: {spec.nodes} nodes in {spec.env}")
             environments.heal_leftovers(spec.env, self._say)
@@ -226,7 +226,7 @@ class _Run:
     # Step 6.
     def conclude(self) -> Outcome:
         """Check, write results and report, and say how it ended."""
-        interrupted = self._interruption.count > 0
+        was_interrupted = self._interruption.count > 0
         checkers: dict[str, CheckResult] = {}
         if not self._interruption.impatient:
             with self._step("check", seconds_as="check_s"):
@@ -239,6 +239,8 @@ class _Run:
                     logs=self.directory.node_logs(),
                     budget=self._check_limits(),
                 )
+        # Asked once during the check, everything was done and judged all the same.
+        interrupted = was_interrupted or self._interruption.impatient
         verdict = conclude_verdict(checkers, failed=bool(self._failures))
         results = self._results(verdict, checkers, interrupted=interrupted)
         try:
@@ -253,7 +255,8 @@ class _Run:
             write_report(self.directory.path)
         except Exception as error:  # a drawing problem never changes a verdict
             self._say(f"the report could not be drawn: {type(error).__name__}: {error}")
-        self._log.close()
+        with suppress(OSError):  # closing writes what could not be written before
+            self._log.close()
         exit_code = EXIT_INTERRUPTED if interrupted else judge.EXIT_CODES[verdict]
         return Outcome(run=self.directory, results=results, exit_code=exit_code)
 
@@ -287,7 +290,7 @@ class _Run:
             "faults": list(spec.fault_kinds),
             "bug": spec.bug,
             "rerun": rerun_command(spec),
-            "recheck": shlex.join(["labrys", "check", from_here(self.directory.path)]),
+            "recheck": shlex.join(["labrys", "check", str(self.directory.path)]),
             "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},
             "errors": self._failures,
             "end_states": self._end_states,
@@ -356,9 +359,13 @@ class _Run:
         return f"are in {file.name}: make room and append them"
 
     def _say(self, line: str) -> None:
-        with suppress(OSError):  # a full disk must not end the run here; people are told below
-            self._log.write(f"{self._clock_ns() / 1e9:9.3f}  {line}\n")
-        self._say_to_people(line)
+        self._note(f"{self._clock_ns() / 1e9:9.3f}  {line}\n")
+        with suppress(OSError):  # a pipe or terminal that has gone must not end the run either
+            self._say_to_people(line)
+
+    def _note(self, text: str) -> None:
+        with suppress(OSError):  # a full disk must not end the run here
+            self._log.write(text)
 
     @contextmanager
     def _step(self, name: str, *, seconds_as: str | None = None) -> Iterator[None]:
@@ -372,17 +379,11 @@ class _Run:
             text = describe(error)
             self._failures.append(f"{name}: {text}")
             if not isinstance(error, LabrysError):
-                self._log.write(traceback.format_exc())
+                self._note(traceback.format_exc())
             self._say(f"{name} failed: {text}")
         finally:
             if seconds_as is not None:
                 self._timings[seconds_as] = time.monotonic() - began
-
-
-def from_here(path: Path) -> str:
-    """Return `path` as one would type it here: relative if it lies below this folder."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:

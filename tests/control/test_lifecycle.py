@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,14 @@ from tests.control.loopback import LoopbackEnvironment
 
 from labrys.checkers.history import decode_op, read_history
 from labrys.checkers.op import Op
-from labrys.control import process
+from labrys.control import judge, process
 from labrys.control.environments import registry as environments
 from labrys.control.interruption import Interruption
 from labrys.control.lifecycle import Outcome, run_test
 from labrys.control.nemesis.nemesis import Nemesis
 from labrys.control.process import State
 from labrys.control.spec import resolve
+from labrys.control.store import RunDirectory
 from labrys.control.systems.raftkv import RaftKv
 
 
@@ -47,9 +49,12 @@ class Rig:
             resolve(fields),
             self.runs_dir,
             interruption=self.interruption,
-            say=self.said.append,
+            say=self.say,
             watch=watch,
         )
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
     def stop_everything(self) -> None:
         env = self.env
@@ -200,6 +205,60 @@ def test_interruption_while_the_cluster_recovers_is_no_failure(
     assert outcome.exit_code == 130
     assert outcome.results["errors"] == []
     assert outcome.results["checkers"]["linearizable"]["verdict"] == "valid"
+
+
+def test_run_whose_listener_has_gone_goes_on_and_is_judged(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(line: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(rig, "say", gone)
+    outcome = rig.run()
+    assert outcome.results["errors"] == []
+    assert outcome.exit_code == 0
+    assert outcome.run.read_results() == outcome.results
+    assert "main phase" in outcome.run.log.read_text()
+    rig.assert_nothing_runs()
+
+
+def test_log_that_cannot_be_written_ends_no_step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunDirectory, "log", Path("/dev/full"))
+    rig.fail_in = "collect_logs"
+    outcome = rig.run()
+    assert outcome.results["verdict"] == "error"
+    assert "planted in collect_logs" in outcome.results["errors"][0]
+    assert rig.env is not None
+    assert rig.env.calls[-1] == "destroy"
+    assert outcome.run.read_results() == outcome.results
+    rig.assert_nothing_runs()
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, 0), (2, 130)])
+def test_interruption_of_the_check_counts_only_if_it_cut_the_check_short(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, times: int, expected: int
+) -> None:
+    judge_run = judge.judge_run
+
+    def interrupted_judge(*args: Any, **kwargs: Any) -> Any:
+        rig.interruption.count = times
+        rig.interruption.asked.set()
+        return judge_run(*args, **kwargs)
+
+    monkeypatch.setattr(judge, "judge_run", interrupted_judge)
+    outcome = rig.run()
+    assert outcome.exit_code == expected
+    assert outcome.results["interrupted"] is (expected == 130)
+
+
+def test_recheck_command_names_the_run_from_any_folder(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = rig.run()
+    *_, path = shlex.split(outcome.results["recheck"])
+    assert Path(path).is_absolute()
+    assert Path(path) == outcome.run.path
 
 
 def test_full_disk_ends_the_run_in_order_and_loses_nothing(
