@@ -26,6 +26,9 @@ from labrys.workloads.workload import parse_options
 
 ENVIRONMENTS = ("auto", "docker", "netns")
 
+NODES_MAX = 253
+"""As many as have an address in the network of one run."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,79}")
 
 
@@ -86,7 +89,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not a text file: {error}") from error
     try:
-        fields = yaml.safe_load(text)
+        fields = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -116,8 +119,10 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     known("environment", spec.env, ENVIRONMENTS, where="--env")
     known("system", spec.system, SYSTEMS, where="--system")
     known("workload", spec.workload, WORKLOADS, where="--workload")
-    for kind in spec.fault_kinds:
+    for place, kind in enumerate(spec.fault_kinds):
         known("fault", kind, PACKAGES, where="--faults")
+        if kind in spec.fault_kinds[:place]:
+            raise UsageError(f"--faults: {kind!r} is there twice; name each kind once")
     system = SYSTEMS[spec.system]
     if spec.bug is not None:
         known("bug", spec.bug, system.bugs(), where="--bug")
@@ -128,6 +133,8 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
             f"{spec.nodes} survive no more failures than {spec.nodes - 1}; "
             f"use {spec.nodes - 1} or {spec.nodes + 1}"
         )
+    if spec.nodes > NODES_MAX:
+        raise UsageError(f"--nodes {spec.nodes}: must be at most {NODES_MAX}")
     if "partition" in spec.fault_kinds and spec.nodes < 3:
         raise UsageError(
             f"--nodes {spec.nodes}: a partition needs at least 3 nodes; "
@@ -182,7 +189,7 @@ def rerun_command(spec: Spec) -> str:
             ]
             continue
         elif isinstance(value, float):
-            value = f"{value:g}"
+            value = int(value) if value.is_integer() else value  # `str` keeps every digit
         words += [flag, str(value)]
     return shlex.join(words)
 
@@ -231,6 +238,22 @@ def _positive(spec: Spec) -> None:
             raise UsageError(f"{_FLAGS[field]} {value:g}: must be {bound}")
     if spec.seed is not None and spec.seed < 0:
         raise UsageError(f"--seed {spec.seed}: must not be negative")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, where YAML itself would drop the first one in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"{key.value!r} is there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return node
 
 
 def _line_of(text: str, key: object) -> int:

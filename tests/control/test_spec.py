@@ -1,5 +1,6 @@
 """The spec: what is accepted, what is refused and with which words."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def test_rerun_command_names_what_differs_from_the_defaults() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"time_limit": 100.12345},
+        {"rate": 1234567.5, "op_timeout": 0.1 + 0.2},
+        {"rate": 1e7, "fault_interval": 1e-3},
+    ],
+)
+def test_rerun_command_keeps_numbers_exactly(fields: dict[str, float]) -> None:
+    words = shlex.split(rerun_command(resolve({**fields, "seed": 1})))
+    for name, value in fields.items():
+        assert float(words[words.index(f"--{name.replace('_', '-')}") + 1]) == value
+
+
 def test_rerun_command_carries_options_through_the_shell() -> None:
     spec = resolve({"workload_options": {"values": "small"}, "seed": 1})
     assert "--option values=small" in rerun_command(spec)
@@ -72,6 +87,8 @@ def test_rerun_command_tells_faults_as_short_as_can_be(faults: Any, flag: str) -
         ({"system": "raft"}, ["--system", "raftkv"]),
         ({"nodes": 4}, ["--nodes 4", "use 3 or 5"]),
         ({"nodes": 0}, ["--nodes 0", "at least 1"]),
+        ({"nodes": 301}, ["--nodes 301", "at most 253"]),
+        ({"faults": ["kill", "pause", "kill"]}, ["--faults", "'kill'", "twice"]),
         ({"nodes": 1, "faults": ["partition"]}, ["--nodes 1", "at least 3"]),
         ({"rate": 0}, ["--rate 0", "above 0"]),
         ({"rate": float("nan")}, ["--rate nan", "above 0"]),
@@ -98,6 +115,8 @@ def test_what_cannot_be_run_is_refused_with_the_mend(
         ("workload: register\nnoeds: 5\n", [":2:", "unknown key 'noeds'", "did you mean 'nodes'"]),
         ("workload: register\nnodes: five\n", [":2:", "nodes", "int"]),
         ("faults: [partition\n", ["not YAML"]),
+        ("nodes: 3\nrate: 9\nnodes: 5\n", [":3:", "'nodes'", "twice"]),
+        ("faults:\n  kill: {targets: [one]}\n  kill: {}\n", [":3:", "'kill'", "twice"]),
         ("just words\n", ["mapping"]),
     ],
 )
@@ -110,6 +129,14 @@ def test_broken_spec_file_is_refused_with_its_line(
         resolve(read_spec(path))
     for word in [str(path), *words]:
         assert word in str(caught.value)
+
+
+def test_spec_file_may_use_anchors_and_merged_mappings(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "faults:\n  kill: &calm {hold_s: 1, interval_s: 4}\n  pause: {<<: *calm, hold_s: 2}\n"
+    )
+    assert read_spec(path)["faults"]["pause"] == {"hold_s": 2, "interval_s": 4}
 
 
 def test_missing_spec_file_is_refused(tmp_path: Path) -> None:
