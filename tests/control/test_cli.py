@@ -234,7 +234,7 @@ def test_reader_that_goes_away_ends_the_command_as_the_signal_would(tmp_path: Pa
 
 
 def test_run_is_named_by_a_negative_number(labrys: Labrys) -> None:
-    runs = []
+    runs: list[Path] = []
     for name in ("20260101T000000Z-1", "20260101T000001Z-2"):
         run = Path("runs/test") / name
         run.mkdir(parents=True)
