@@ -79,8 +79,10 @@ class Nemesis:
         self._by_f = {
             f: package for package in self._packages for f in (package.start_f, package.stop_f)
         }
-        self._active: dict[str, tuple[int, Planned]] = {}
-        """By kind: the fault that may be in force. One of a kind at a time."""
+        self._active: dict[str, list[tuple[int, Planned]]] = {
+            package.kind: [] for package in self._packages
+        }
+        """By kind: the faults that may be in force, oldest first. One, unless an undo failed."""
         self._lock = threading.Lock()
         self._was_set_up = False
         self._has_ended = False
@@ -124,7 +126,15 @@ class Nemesis:
             elif self._has_ended:
                 value, errors = None, {"nemesis": "not done: the faults were healed for good"}
             else:
-                value, errors = self._apply(package, op.value or {})
+                try:
+                    value, errors = self._apply(package, op.value or {})
+                finally:
+                    if (
+                        self._has_ended
+                    ):  # `heal` gave up waiting for this one and may have missed it
+                        self._undo(package)
+                if self._has_ended:
+                    errors |= {"nemesis": "undone at once: the faults were healed for good"}
         return msgspec.structs.replace(
             op, type=OpType.INFO, value=value, error=_in_words(errors) or None
         )
@@ -178,13 +188,13 @@ class Nemesis:
         self, package: FaultPackage, plan: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, str]]:
         errors: dict[str, str] = {}
-        if package.kind in self._active:
+        if self._active[package.kind]:
             _, errors = self._undo(package)
         planned = package.settle(plan)
         fault = self._ledger.new_id()
         self._record(fault, FaultStage.PLANNED, package, targets=planned.targets, plan=planned.plan)
         # From here on it counts as in force: half-applied faults have to be undone as well.
-        self._active[package.kind] = (fault, planned)
+        self._active[package.kind].append((fault, planned))
         outcome = package.apply(planned)
         errors |= outcome.errors
         stage = FaultStage.APPLIED if outcome.done or not outcome.errors else FaultStage.FAILED
@@ -194,16 +204,18 @@ class Nemesis:
 
     def _undo(self, package: FaultPackage) -> tuple[dict[str, Any], dict[str, str]]:
         outcome = package.undo()
-        if package.kind not in self._active:
+        active = self._active[package.kind]
+        if not active:
             return {"done": outcome.done}, outcome.errors
-        fault, planned = self._active[package.kind]
+        fault, planned = active[-1]
         self._record_evidence(fault, package, planned, outcome)
         if outcome.errors:
             # It stays active, so that the next undo closes its story.
             self._record(fault, FaultStage.FAILED, package, error=_in_words(outcome.errors))
         else:
-            self._record(fault, FaultStage.UNDONE, package)
-            del self._active[package.kind]
+            for undone, _ in tuple(active):
+                self._record(undone, FaultStage.UNDONE, package)
+                del active[:1]
         return _report(fault, planned, outcome), outcome.errors
 
     def _record_evidence(

@@ -4,7 +4,9 @@ import errno
 import itertools
 import os
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tests.control.nemesis_fakes import FIVE, FakeEnvironment, FakeSystem
 from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.control.errors import ClusterError, MachineError, UsageError
-from labrys.control.ledger import Ledger, read_ledger
+from labrys.control.ledger import Ledger, in_force, read_ledger
 from labrys.control.nemesis import processes
 from labrys.control.nemesis.kill import Kill
 from labrys.control.nemesis.nemesis import PACKAGES, Nemesis, build_packages, parse_faults
@@ -283,6 +285,19 @@ def test_failed_undo_is_tried_again_by_the_next(rig: Rig) -> None:
     assert rig.stages[-1] == "undone"
 
 
+def test_fault_whose_undo_failed_is_closed_even_if_another_of_its_kind_came_after(
+    rig: Rig,
+) -> None:
+    rig.play("kill", nodes("n1"))
+    rig.system.refusing = {("start", "n1")}
+    again = rig.play("kill", nodes("n2"))
+    assert again.error == "n1: start refused"
+    rig.system.refusing = set()
+    rig.nemesis.heal()
+    assert set(rig.system.states.values()) == {State.RUNNING}
+    assert in_force(rig.events) == ()
+
+
 # --- Healing --------------------------------------------------------------------------------------
 
 
@@ -331,6 +346,30 @@ def test_no_fault_begins_after_the_heal(rig: Rig) -> None:
     assert rig.system.states["n1"] is State.RUNNING
     assert "healed for good" in str(late.error)
     assert rig.events == ()
+
+
+def test_fault_that_outlasts_the_heal_undoes_itself(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labrys.control.nemesis.nemesis.HEAL_WAIT_S", 0.01)
+    kill = rig.system.kill
+    begun, healed = threading.Event(), threading.Event()
+
+    def slow(node: str) -> None:
+        begun.set()
+        assert healed.wait(30)
+        kill(node)
+
+    monkeypatch.setattr(rig.system, "kill", slow)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(rig.play, "kill", nodes("n1"))
+        assert begun.wait(30)
+        with pytest.raises(ExceptionGroup, match="could not be undone"):
+            rig.nemesis.heal()
+        healed.set()
+        assert "healed for good" in str(late.result(30).error)
+    assert rig.system.states["n1"] is State.RUNNING
+    assert in_force(rig.events) == ()
 
 
 def test_teardown_before_any_setup_touches_nothing(rig: Rig) -> None:
