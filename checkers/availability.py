@@ -1,7 +1,7 @@
 """The availability checker: how much the clients got done, and how soon after the last heal."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from labrys.checkers.checker import Evidence
@@ -15,7 +15,7 @@ _SECOND_NS: Final = 1_000_000_000
 
 
 class Availability:
-    """Figures, not demands: unknown only if nothing succeeded after the last heal.
+    """Figures, not demands: unknown only if nothing succeeded after the last heal, or none came.
 
     A cluster that never came back has not shown what it would have answered.
     """
@@ -35,7 +35,16 @@ class Availability:
         worst = data["worst_second"]
         if worst is not None:
             summary += f", worst second {worst['ok']} ok of {worst['ops']}"
-        healed_ns = _healed_at(history, evidence)
+        marks = _marks(history)
+        unhealed = _why_not_healed(marks, evidence)
+        if unhealed is not None:
+            return CheckResult(
+                Verdict.UNKNOWN,
+                f"vacuous: {unhealed}; {summary}",
+                hint="let the run come to its end: recovery is part of the test",
+                data=data,
+            )
+        healed_ns = _healed_at(marks, evidence)
         if healed_ns is None:
             return CheckResult(Verdict.VALID, summary, data=data)
         recovered = [
@@ -57,13 +66,28 @@ class Availability:
         )
 
 
-def _healed_at(history: History, evidence: Evidence) -> int | None:
-    """Return when the last fault was undone (ns), before the final phase; None: never told."""
-    marks = {
+def _marks(history: History) -> dict[str, int]:
+    """Return when each phase first began (ns)."""
+    return {
         str(op.value): op.time
         for op in reversed(history.ops)
         if op.process == NEMESIS and op.f == PHASE and op.time >= 0
     }
+
+
+def _why_not_healed(marks: Mapping[str, int], evidence: Evidence) -> str | None:
+    """Say why the faults of this run were not healed by it; None if they were, or none planned."""
+    if not evidence.planned_faults:
+        return None
+    if HEAL not in marks:
+        return "the run ended before its faults were healed"
+    undone = {event.id for event in evidence.faults if event.stage is FaultStage.UNDONE}
+    rest = {event.id for event in evidence.faults} - undone
+    return f"faults never undone: {len(rest)}" if rest else None
+
+
+def _healed_at(marks: Mapping[str, int], evidence: Evidence) -> int | None:
+    """Return when the last fault was undone (ns), before the final phase; None: never told."""
     final_ns = marks.get(FINAL)
     undone = [
         event.time

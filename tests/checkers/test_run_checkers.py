@@ -281,6 +281,39 @@ def test_heal_mark_stands_in_for_a_ledger() -> None:
     assert result.data["recovery_s"] == pytest.approx(2.001)
 
 
+def killed_run() -> Recorder:
+    run = Recorder()
+    run.mark(MAIN)
+    run.now = SECOND
+    busy(run)
+    return run
+
+
+def killed_evidence(*later: FaultEvent) -> Evidence:
+    events = (fault("kill", 1, FaultStage.UNDONE), fault("kill", 2, FaultStage.APPLIED), *later)
+    return Evidence(faults=events, planned_faults=("kill",))
+
+
+@pytest.mark.parametrize("later", [(), (fault("kill", 2, FaultStage.UNDONE),)])
+def test_run_that_ended_before_its_heal_has_not_recovered(later: tuple[FaultEvent, ...]) -> None:
+    # `labrys heal` closes the ledger of a dead run: what succeeded since then is no recovery.
+    result = Availability().check(killed_run().history(), killed_evidence(*later))
+    assert result.verdict is Verdict.UNKNOWN
+    assert "the run ended before its faults were healed" in result.summary
+    assert "recovery_s" not in result.data
+
+
+def test_fault_that_was_never_undone_leaves_no_recovery() -> None:
+    run = killed_run()
+    run.mark(HEAL)
+    busy(run)
+    result = Availability().check(run.history(), killed_evidence())
+    assert result.verdict is Verdict.UNKNOWN
+    assert "faults never undone: 1" in result.summary
+    undone = killed_evidence(fault("kill", 2, FaultStage.UNDONE))
+    assert Availability().check(run.history(), undone).verdict is Verdict.VALID
+
+
 @pytest.mark.parametrize("outcome", [FAIL, INFO])
 def test_cluster_that_never_came_back_is_vacuous(outcome: OpType) -> None:
     history = run_with_heal(final_outcome=outcome).history()
