@@ -115,8 +115,8 @@ class Linearizable:
         ]
         if not certain:
             return "no operation succeeded"
-        # What can be done in a state that nobody has named says nothing about the state: a write, but
-        # also an append.
+        # What can be done in a state that nobody has named says nothing about the state: a write,
+        # but also an append.
         if not any(isinstance(self._model.step(UNSEEN, action), Illegal) for action in certain):
             return "nothing was ever observed: no read succeeded"
         return None
