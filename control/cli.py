@@ -4,6 +4,8 @@ Each command parses its words, calls one function and prints. Everything that a 
 imported when it runs, so that `labrys --help` answers at once.
 """
 
+import contextlib
+import os
 import re
 import signal
 import sys
@@ -34,6 +36,7 @@ RUN_HELP = "RUN is a path, a number (-1 is the newest) or 'latest'."
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code; never with a traceback."""
+    _open_standard_streams()
     try:
         code = cli.main(args=argv, prog_name="labrys", standalone_mode=False) or 0
     except click.exceptions.Exit as done:
@@ -54,13 +57,30 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # Its code would read as a verdict, so end as the signal would have ended us.
         code = EXIT_BROKEN_PIPE
     except Exception as error:
-        click.echo(
-            f"labrys: internal error: {type(error).__name__}: {error}\n"
-            f"  this is a bug in labrys; the details are in {_save_traceback()}",
-            err=True,
-        )
         code = 4
+        with contextlib.suppress(OSError):  # nobody is there to read it, or no room to keep it
+            click.echo(
+                f"labrys: internal error: {type(error).__name__}: {error}\n"
+                f"  this is a bug in labrys; the details are in {_save_traceback()}",
+                err=True,
+            )
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream was closed.
+
+    The next file to be opened would get its number otherwise, and what is printed would end up
+    in a history.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            lowest_free = os.open(os.devnull, os.O_RDWR)
+            assert lowest_free == number, f"{name} became {lowest_free}"
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 class RunCommand(click.Command):
@@ -302,6 +322,8 @@ def _faults(text: str) -> Any:
     for word in words:
         kind, colon, choices = word.partition(":")
         known("fault", kind, PACKAGES, where="--faults")
+        if kind in faults:
+            raise UsageError(f"--faults: {kind!r} is there twice; write {kind}:CHOICE+CHOICE")
         faults[kind] = {PACKAGES[kind].choices: choices.split("+")} if colon else {}
     return faults
 

@@ -38,9 +38,10 @@ def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> 
                 click.echo(msgspec.json.encode(fact))
             else:
                 click.echo(f"{'ok ' if fact.ok else 'NO '} {fact.name:<10} {fact.found}")
-    usable = any(place.ok for place in places)
+    others = (fact for fact in facts if fact not in places)
+    usable = any(place.ok for place in places) and all(fact.ok for fact in others)
     if not quiet and not as_json and what is None:
-        best = next((place.name for place in places if place.ok), None)
+        best = next((place.name for place in places if place.ok and usable), None)
         click.echo(
             f"a test can run here: labrys test --env {best}" if best else "no test can run here"
         )

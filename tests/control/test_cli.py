@@ -91,6 +91,8 @@ STALE = [
         (["test", "--faults", "{kill: {targets: [lader]}}"], "leader"),
         (["test", "--faults", "kill:lader"], "did you mean 'leader'"),
         (["test", "--faults", "kil:all"], "did you mean 'kill'"),
+        (["test", "--faults", "kill:all,kill:leader"], "'kill' is there twice"),
+        (["test", "--faults", "kill,kill"], "'kill' is there twice"),
         (["test", "--faults", "{kill: {hold_s: 10}}"], "do not fit into a round"),
         (["test", "absent.yaml"], "absent.yaml"),
         (["test", "--env", "netns", "--leave-cluster"], "--leave-cluster"),
@@ -98,6 +100,7 @@ STALE = [
         (["check", "--model", "registr", "x"], "did you mean 'register'"),
         (["check", "--format", "jsnl", "x"], "did you mean 'jsonl'"),
         (["check", "--initial", "{", "x"], "--initial"),
+        (["check", "--model", "mutex", "--initial", '"locked"', "x"], '"free" or "held"'),
         (["check", "--timeout", "-1", "x"], "--timeout"),
         (["check"], "PATH"),
         (["show", "7"], "runs"),
@@ -231,6 +234,32 @@ def test_reader_that_goes_away_ends_the_command_as_the_signal_would(tmp_path: Pa
         reading.stdout.close()
         assert "Traceback" not in reading.stderr.read()
     assert reading.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_closed_standard_stream_is_no_error_and_no_file_takes_its_place(
+    tmp_path: Path, number: int
+) -> None:
+    script = f'exec "$0" doctor --json --runs-dir "$1" {number}>&-'
+    labrys_script = Path(sys.executable).with_name("labrys")
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, str(labrys_script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "error" not in done.stderr
+    assert ("runs" in done.stdout) == (number != 1)
+    assert done.returncode in (0, 4)
+
+
+def test_doctor_does_not_promise_a_test_that_could_not_write_its_run(labrys: Labrys) -> None:
+    Path("file").write_text("in the way")
+    said = labrys("doctor", "--runs-dir", "file/runs")
+    assert said.code == 4
+    assert "NO  runs" in said.out
+    assert "no test can run here" in said.out
 
 
 def test_run_is_named_by_a_negative_number(labrys: Labrys) -> None:
