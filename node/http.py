@@ -68,7 +68,7 @@ class Api:
         host, port = address
         loop = asyncio.get_running_loop()
         try:
-            return await loop.create_server(lambda: _Connection(self), host or None, port)
+            return await loop.create_server(lambda: Connection(self), host or None, port)
         except OSError as error:
             raise MachineError(
                 f"cannot listen for clients on {host}:{port}: {error.strerror or error}. Is "
@@ -80,7 +80,9 @@ class Api:
         try:
             parts = httptools.parse_url(url)
             path = (parts.path or b"").decode("ascii")
-            query = parse_qs((parts.query or b"").decode("ascii"), keep_blank_values=True)
+            query = parse_qs(
+                (parts.query or b"").decode("ascii"), keep_blank_values=True, errors="strict"
+            )
             options = {name: values[-1] for name, values in query.items()}
             self._route(method, path, options, body, respond)
         except httptools.HttpParserInvalidURLError as error:
@@ -192,7 +194,7 @@ def _wrong_method(method: str, path: str) -> Answer:
     return fault(405, "method-not-allowed", True, f"{method} is not possible at {path}")
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One client. The parser calls the `on_*` methods, in the order in which bytes arrive."""
 
     def __init__(self, api: Api) -> None:
@@ -201,14 +203,21 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[tuple[str, bytes, bytes, bool]] = deque()
         self._is_busy = False
         self._is_paused = False
+        self._is_choked = False
         self._has_ended = False
+        self._head_bytes = 0
+        self._unseen_bytes = 0
+        """What the parser took in since it last told anything."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        self._unseen_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            # The parser keeps the beginning of a header for itself until it has seen the end.
+            self._count_head(0)
         except httptools.HttpParserUpgrade:
             pass  # The request is served as it is; what follows it is not HTTP and not read.
         except httptools.HttpParserError as error:
@@ -217,6 +226,16 @@ class _Connection(asyncio.Protocol):
                 self._refuse(cause.answer)
             else:
                 self._refuse(fault(400, "bad-request", True, f"not HTTP/1.1: {error}"))
+        except _Refused as refused:
+            self._refuse(refused.answer)
+        self._serve_next()
+
+    def pause_writing(self) -> None:
+        # The client sends and does not read: no more answers, so soon no more reading either.
+        self._is_choked = True
+
+    def resume_writing(self) -> None:
+        self._is_choked = False
         self._serve_next()
 
     def eof_received(self) -> bool:
@@ -228,25 +247,29 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._url = b""
-        self._head_bytes = 0
+        self._head_bytes = self._unseen_bytes = 0
         self._body = bytearray()
 
     def on_url(self, url: bytes) -> None:
+        self._unseen_bytes = 0
         self._url += url
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._unseen_bytes = 0
         self._count_head(len(name) + len(value))
         if name.lower() == b"expect":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._unseen_bytes = 0
         self._body += body
         if len(self._body) > BODY_BYTES_MAX:
             message = f"a body may have {BODY_BYTES_MAX} bytes"
             raise _Refused(fault(413, "too-large", True, message))
 
     def on_message_complete(self) -> None:
+        self._unseen_bytes = 0
         method = self._parser.get_method().decode("ascii")
         # The answer to a HEAD would have to leave out its body; nothing here needs that.
         keep_alive = (
@@ -261,7 +284,7 @@ class _Connection(asyncio.Protocol):
 
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
-        if self._head_bytes > HEAD_BYTES_MAX:
+        if max(self._head_bytes, self._unseen_bytes) > HEAD_BYTES_MAX:
             message = f"URL and headers may have {HEAD_BYTES_MAX} bytes"
             raise _Refused(fault(431, "too-large", True, message))
 
@@ -269,7 +292,7 @@ class _Connection(asyncio.Protocol):
 
     def _serve_next(self) -> None:
         # A loop and not recursion: answers that come at once would otherwise nest.
-        while self._waiting and not self._is_busy and not self._transport.is_closing():
+        while self._waiting and self._may_serve():
             method, url, body, keep_alive = self._waiting.popleft()
             self._is_busy = True
             self._api.handle(method, url, body, partial(self._answer, keep_alive))
@@ -277,6 +300,9 @@ class _Connection(asyncio.Protocol):
             self._is_paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    def _may_serve(self) -> bool:
+        return not (self._is_busy or self._is_choked or self._transport.is_closing())
 
     def _answer(self, keep_alive: bool, answer: Answer) -> None:
         self._is_busy = False

@@ -1,5 +1,7 @@
 """The HTTP API on real nodes: one alone for requests good and bad, three for forwarding."""
 
+import asyncio
+import contextlib
 import http.client
 import json
 import signal
@@ -13,6 +15,9 @@ from typing import Any
 
 import pytest
 from tests.node.servers import Server, cluster, leader_of, wait_for
+
+from labrys.node.http import Api, Connection
+from labrys.node.service import Answer, Respond
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,7 @@ def test_gorafts_urls(alone: Server) -> None:
             assert link.getresponse().read() == b"some text"
     assert error_of(alone.call("GET", "/get?key=absent"))[1] == "not-found"
     assert error_of(alone.call("GET", "/set?key=g")) == (400, "bad-request", True)
+    assert error_of(alone.call("GET", "/set?key=%FF&value=1")) == (400, "bad-request", True)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +182,73 @@ def test_an_upgrade_is_not_taken_up(alone: Server) -> None:
 def test_an_endless_header_is_refused(alone: Server) -> None:
     data = b"GET /healthz HTTP/1.1\r\nA: " + b"x" * 100_000 + b"\r\n\r\n"
     assert b"HTTP/1.1 431 " in raw(alone, data)
+
+
+def test_a_header_that_never_ends_is_refused_before_it_fills_the_memory(alone: Server) -> None:
+    with socket.create_connection(("127.0.0.1", alone.http_port), timeout=10) as link:
+        link.sendall(b"GET /healthz HTTP/1.1\r\nA: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(64):
+                link.sendall(b"x" * 16384)
+        with contextlib.suppress(ConnectionError):
+            assert link.recv(100).startswith(b"HTTP/1.1 431 ")
+    assert alone.is_ready()
+
+
+def test_a_header_that_comes_byte_by_byte_is_served(alone: Server) -> None:
+    with socket.create_connection(("127.0.0.1", alone.http_port), timeout=10) as link:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"GET /healthz HTTP/1.1\r\nA: b\r\n\r\n":
+            link.sendall(bytes([byte]))
+        assert link.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+class _Deaf(asyncio.Transport):
+    """A connection whose client sends and never reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written_bytes = 0
+        self.is_reading_now = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written_bytes += len(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.is_reading_now = False
+
+    def resume_reading(self) -> None:
+        self.is_reading_now = True
+
+
+def test_a_client_that_does_not_read_its_answers_gets_no_more_of_them() -> None:
+    class Big(Api):
+        def __init__(self) -> None:
+            self.handled = 0
+
+        def handle(self, method: str, url: bytes, body: bytes, respond: Respond) -> None:
+            self.handled += 1
+            respond(Answer(200, b"x" * 100_000))
+            if transport.written_bytes >= 300_000:
+                connection.pause_writing()
+
+    async def script() -> None:
+        connection.connection_made(transport)
+        for _ in range(3):
+            connection.data_received(b"GET /v1/kv/k HTTP/1.1\r\n\r\n" * 50)
+            await asyncio.sleep(0)
+        assert (api.handled, transport.is_reading_now) == (3, False)
+        transport.written_bytes = -(1 << 40)  # Now it reads for ever.
+        connection.resume_writing()
+        await asyncio.sleep(0)
+        assert (api.handled, transport.is_reading_now) == (150, True)
+
+    api, transport = Big(), _Deaf()
+    connection = Connection(api)
+    asyncio.run(script())
 
 
 def test_pipelined_requests_are_answered_in_order(alone: Server) -> None:
