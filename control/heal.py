@@ -46,8 +46,11 @@ class _Leftover(msgspec.Struct):
         """Whether the run is over; None if nobody here can know.
 
         A controller that we cannot see, in another container or before a reboot, is over when all
-        of its containers have stopped: a run's containers never stop while it lives.
+        of its containers have stopped: a run's containers never stop while it lives. What only
+        shares our label, but names no owner, is not ours at all.
         """
+        if engine.OWNER not in self.labels:
+            return None
         lives = engine.owner_lives(self.labels)
         if lives is not None:
             return not lives
@@ -65,7 +68,8 @@ def heal(say: Callable[[str], None], *, spare_finished: bool = False) -> Healed:
     `spare_finished` leaves alone what belongs to a run that came to its end: such a cluster was
     left standing on purpose (`--leave-cluster`).
     Logs go into the run directory, if that still exists. One failure does not stop the others;
-    none raises. Where no engine answers there are no containers to heal.
+    none raises. Where there is no engine there are no containers to heal; one that is there but
+    does not answer may hold some, which is told.
     """
     removed: list[str] = []
     kept: list[str] = []
@@ -76,7 +80,9 @@ def heal(say: Callable[[str], None], *, spare_finished: bool = False) -> Healed:
         failures.append(f"work folder of a dead image build: {error}")
     try:
         client = engine.connect()
-    except MachineError:
+    except MachineError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            kept.append(f"containers of dead runs, if there are any: {error}")
         return Healed(tuple(removed), tuple(kept), tuple(failures))
     with contextlib.closing(client):
         try:
@@ -141,5 +147,5 @@ def _by_hand(leftover: _Leftover, run: str) -> str:
     commands += [f"docker network rm {networks}"] * bool(networks)
     return (
         f"{', '.join(leftover.names)}: made by a controller that cannot be seen from here, for "
-        f"{run}; if that is over: {' && '.join(commands)}"
+        f"{run or 'no run that is named'}; if that is over: {' && '.join(commands)}"
     )

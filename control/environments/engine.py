@@ -65,12 +65,18 @@ def labels(run_dir: Path, node: str | None = None) -> dict[str, str]:
 def owner_lives(found: Mapping[str, str]) -> bool | None:
     """Whether the controller named in labels is alive; None if it is not for us to see.
 
-    It is not when it ran in another container, on another machine, or before a reboot.
+    It is not when it ran in another container, on another machine, or before a reboot, nor when
+    /proc hides the process from us.
     """
     if found.get(PROCESS_TABLE) != _process_table():
         return None
     pid, _, started = found.get(OWNER, "").partition(":")
-    return pid.isdecimal() and started != "" and _start_ticks(int(pid)) == started
+    if not pid.isdecimal() or not started:
+        return False
+    ticks = _start_ticks(int(pid))
+    if ticks is None and _is_hidden(int(pid)):
+        return None
+    return ticks == started
 
 
 def labelled(client: docker.DockerClient, label: str) -> tuple[list[Container], list[Network]]:
@@ -122,6 +128,17 @@ def _start_ticks(pid: int) -> str | None:
     except OSError:
         return None
     return fields[19] if fields[0] not in ("Z", "X") else None
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process, of another user's (proc(5), hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        pass
+    return False
 
 
 def _process_table() -> str:

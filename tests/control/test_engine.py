@@ -12,7 +12,7 @@ import pytest
 
 from labrys.control.environments import docker, engine, image
 from labrys.control.errors import ClusterError, MachineError
-from labrys.control.heal import Healed, heal
+from labrys.control.heal import Healed, _Leftover, heal
 
 
 class TestOwner:
@@ -51,6 +51,18 @@ class TestOwner:
     def test_labels_without_an_owner_belong_to_nobody_alive(self, tmp_path: Path) -> None:
         labels = engine.labels(tmp_path) | {engine.OWNER: "garbage"}
         assert engine.owner_lives(labels) is False
+
+    def test_a_process_hidden_from_us_is_not_for_us_to_judge(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As for other users' processes where /proc is mounted with hidepid.
+        def forbid(pid: int, number: int) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        labels = engine.labels(tmp_path)
+        monkeypatch.setattr(engine, "_start_ticks", lambda pid: None)
+        monkeypatch.setattr(os, "kill", forbid)
+        assert engine.owner_lives(labels) is None
 
     def test_labels_name_run_and_node(self, tmp_path: Path) -> None:
         labels = engine.labels(tmp_path, "n3")
@@ -98,6 +110,26 @@ class TestNoEngine:
     ) -> None:
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
         assert heal(print) == Healed()
+
+    def test_one_that_is_there_but_does_not_answer_may_hold_what_nobody_can_see(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket(socket.AF_UNIX) as unheard:
+            unheard.bind(f"{tmp_path}/dead.sock")
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+        (kept,) = heal(print).kept
+        assert "it is not running" in kept
+
+
+class TestStrangers:
+    @pytest.mark.parametrize("status", ["exited", "running"])
+    def test_what_only_shares_our_label_is_never_taken_for_a_dead_run(self, status: str) -> None:
+        class Container:
+            pass
+
+        stranger: Any = Container()
+        stranger.status = status
+        assert _Leftover({engine.LABEL: "1"}, [stranger]).is_dead is None
 
 
 def test_logs_that_come_damaged_are_told_with_the_node(tmp_path: Path) -> None:
