@@ -64,7 +64,10 @@ def _ended_within(pid: int, timeout_s: float) -> bool:
     """Wait for a child to end, without the polling that Popen.wait does when given a time-out."""
     descriptor = os.pidfd_open(pid)
     try:
-        return bool(select.select([descriptor], [], [], timeout_s)[0])
+        # Not select(): it takes no descriptor above 1023, and a rig of many clients has those.
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
     finally:
         os.close(descriptor)
 
