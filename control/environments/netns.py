@@ -30,6 +30,7 @@ __all__ = ["NetnsEnvironment", "enter", "probe"]
 _NETWORK = "10.213.0"
 _CONTROLLER = 254
 _BRIDGE = "br0"
+_LINK = "veth"
 _GROUP = 213  # of the links made here, so that they can be deleted together
 _GONE_WITHIN_S = 5.0
 
@@ -97,8 +98,8 @@ class NetnsEnvironment:
         for number, node in enumerate(self._nodes, start=1):
             lines += [
                 f"netns add {node}",
-                f"link add veth{number} group {_GROUP} type veth peer name eth0 netns {node}",
-                f"link set veth{number} master {_BRIDGE} up",
+                f"link add {_LINK}{number} group {_GROUP} type veth peer name eth0 netns {node}",
+                f"link set {_LINK}{number} master {_BRIDGE} up",
             ]
         _batch(lines)
         on_nodes(self._nodes, self._prepare)
@@ -150,8 +151,9 @@ class NetnsEnvironment:
         # choosing. Deleted as a group, the links are gone on return and can be made again; one by
         # one they would cost 25 ms each.
         lines = [f"netns del {node}" for node in made]
-        if len(socket.if_nameindex()) > 1:  # more than loopback: an empty group is an error
-            lines.insert(0, f"link del group {_GROUP}")
+        links = [name for _, name in socket.if_nameindex()]
+        if any(name == _BRIDGE or name.startswith(_LINK) for name in links):
+            lines.insert(0, f"link del group {_GROUP}")  # an empty group would be an error
         _batch(lines)
         for node in self._nodes:
             shutil.rmtree(self.home(node), ignore_errors=True)

@@ -182,6 +182,19 @@ for _ in range(2):
 """
         assert run_inside(tmp_path, code) == "['lo'] [] [] []\n" * 2
 
+    def test_links_that_somebody_else_made_are_left_alone(self, tmp_path: Path) -> None:
+        # Where tunnel modules are loaded, every new namespace begins with tunl0, sit0 and so on.
+        code = """
+subprocess.run("ip link add other0 type veth peer name other1".split(), check=True)
+env = environment(2)
+env.destroy()
+env.provision()
+env.destroy()
+env.destroy()
+say(sorted(name for _, name in socket.if_nameindex()))
+"""
+        assert run_inside(tmp_path, code) == "['lo', 'other0', 'other1']\n"
+
     def test_a_provision_that_failed_half_way_is_cleaned_up(self, tmp_path: Path) -> None:
         code = """
 from labrys.control.errors import MachineError
