@@ -127,8 +127,10 @@ def attempt(inside: Callable[[], None], *, timeout_s: float) -> str | None:
             said = answer.read().decode(errors="replace")
         else:
             said = f"no answer within {timeout_s:g} s"
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+            os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code != 0 and not said:
+        return f"it ended with exit code {code} and said nothing"
     return said or None
 
 

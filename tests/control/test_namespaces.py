@@ -217,6 +217,12 @@ class TestRefusals:
         assert namespaces.attempt(fail, timeout_s=10) == "no such luck"
         assert not namespaces.entered()
 
+    def test_an_attempt_that_dies_without_a_word_has_not_succeeded(self) -> None:
+        if _REASON is not None:
+            pytest.skip(_REASON)
+        said = namespaces.attempt(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout_s=10)
+        assert said == "it ended with exit code 137 and said nothing"
+
     def test_an_attempt_that_hangs_is_ended(self) -> None:
         if _REASON is not None:
             pytest.skip(_REASON)
