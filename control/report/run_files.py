@@ -31,6 +31,8 @@ class Results(msgspec.Struct, frozen=True):
     """`results.json`, every part optional."""
 
     verdict: Verdict | None = None
+    interrupted: bool = False
+    """Whether somebody stopped the run before its end."""
     seed: int | None = None
     name: str | None = None
     started_at: str | None = None

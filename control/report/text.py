@@ -41,6 +41,7 @@ _EXIT_CODE: Final = {
     Verdict.ERROR: 4,
     None: 4,
 }
+_EXIT_INTERRUPTED: Final = 130
 _OP_ROW: Final = "{:>8} {:>13} {:>8} {:<4} {:<6} {:<8} {:<6} {:<24} {}"
 OP_HEADER: Final = _OP_ROW.format(
     "index", "time", "process", "node", "type", "f", "key", "value", "error"
@@ -87,7 +88,7 @@ def page_text(run: RunFiles, data: ReportData, *, color: bool = False) -> str:
         name = "the history" if anomaly.key is None else f"key {_one_line(anomaly.key)}"
         start, end = anomaly.start / 1e6, anomaly.end / 1e6
         lines += [f"anomaly of {name}, {start:.3f} s to {end:.3f} s", anomaly_text(data, anomaly)]
-    code = _EXIT_CODE[run.results.verdict]
+    code = _EXIT_INTERRUPTED if run.results.interrupted else _EXIT_CODE[run.results.verdict]
     lines.append(verdict_block(run.path, results, exit_code=code, color=color))
     return "\n".join(lines)
 
@@ -100,7 +101,7 @@ def verdict_block(
     Raises `msgspec.ValidationError` if `results` are not the results of a run.
     """
     run = msgspec.convert(dict(results), Results)
-    lines = [f"verdict {_styled(run.verdict, color)}"]
+    lines = [f"verdict {_styled(run.verdict, color)}{'  (interrupted)' * run.interrupted}"]
     lines += [f"  rig error: {_one_line(str(error))}" for error in run.errors]
     lines += checker_lines(run.checkers, color=color)
     if run.rerun:

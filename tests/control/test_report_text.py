@@ -155,3 +155,12 @@ def test_show_of_a_dead_run_names_what_is_missing(tmp_path: Path) -> None:
     page = text.run_page(tmp_path)
     assert "notice: history.jsonl is missing" in page
     assert page.endswith("NO VERDICT  exit 4\n")
+
+
+def test_show_of_an_interrupted_run_says_so_and_has_its_exit_code(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    results = msgspec.json.decode((run / "results.json").read_bytes())
+    (run / "results.json").write_bytes(msgspec.json.encode({**results, "interrupted": True}))
+    page = text.run_page(run).splitlines()
+    assert "verdict INVALID  (interrupted)" in page
+    assert page[-1] == "labrys: seed 8817  INVALID  exit 130"
