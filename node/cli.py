@@ -97,7 +97,10 @@ def _parser() -> _Parser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
@@ -105,14 +108,23 @@ def _positive(text: str) -> int:
 
 def _address(flag: str, text: str) -> Address:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise UsageError(f"{flag} {text!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
+    host = host.strip("[]")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise UsageError(f"{flag} {text!r}: {host!r} is not a host name ({error})") from error
+    return host, int(port)
 
 
 def _members(args: argparse.Namespace) -> dict[str, Address]:
     if (args.peers is None) == (args.cluster is None):
         raise UsageError('give either --peers "n1=HOST:PORT,..." or --cluster "1,HOST:PORT;..."')
+    if args.peers is not None and args.node is not None:
+        raise UsageError("--node belongs to --cluster; with --peers, --id says which node this is")
+    if args.cluster is not None and args.id is not None:
+        raise UsageError("--id belongs to --peers; with --cluster, --node says which node this is")
     flag, text, item_mark, name_mark = (
         ("--peers", args.peers, ",", "=") if args.peers is not None
         else ("--cluster", args.cluster, ";", ",")

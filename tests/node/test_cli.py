@@ -90,6 +90,12 @@ def test_a_cluster_in_gorafts_form_forms(tmp_path: Path) -> None:
         ([*NEW_FORM, "--http", "nonsense"], "--http 'nonsense' is not HOST:PORT"),
         ([*NEW_FORM, "--heartbeat-ms", "200"], "must be at least twice"),
         ([*NEW_FORM, "--heartbeat-ms", "-3"], "-3 is not above 0"),
+        ([*NEW_FORM, "--heartbeat-ms", "x"], "'x' is not a whole number"),
+        ([*NEW_FORM, "--http", ":\u00b2"], "is not HOST:PORT"),
+        ([*NEW_FORM, "--http", ":" + "1" * 5000], "is not HOST:PORT"),
+        ([*NEW_FORM, "--listen", "a..b:1"], "'a..b' is not a host name"),
+        (["--node", "0", *NEW_FORM], "--node belongs to --cluster"),
+        (["--id", "1", "--node", "0", "--http", ":1", "--cluster", "1,:1;2,:2"], "--id belongs to"),
         ([*NEW_FORM, "--bug", "stale-raed"], "did you mean stale-read?"),
     ],
 )
