@@ -27,7 +27,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from labrys.control.environments.engine import connect
+from labrys.control.environments.engine import connect, labels
 from labrys.control.errors import InternalError, MachineError
 
 PULLED_BASE = "python:3.12-slim-bookworm"
@@ -51,14 +51,11 @@ def ensure_image(say: Say) -> str:
     recipe = _recipe()
     tag = f"{_REPOSITORY}:{_fingerprint(recipe)}"
     with closing(connect()) as client:
-        if _exists(client, tag):
-            return tag
-        with _one_at_a_time(say), TemporaryDirectory(prefix=_WORK_PREFIX, dir=_PLACE) as work:
+        try:
             if not _exists(client, tag):
-                started = time.monotonic()
-                base = _ensure_base(client, recipe, Path(work), say)
-                _build(client, recipe, base, tag, Path(work), say)
-                say(f"image: {tag} is ready after {time.monotonic() - started:.0f} s")
+                _make(client, recipe, tag, say)
+        except (DockerException, OSError) as error:  # requests' errors are OSErrors
+            raise MachineError(f"image: {tag} cannot be had: {error}") from error
     return tag
 
 
@@ -105,6 +102,15 @@ def _requirements() -> list[str]:
 def _fingerprint(recipe: Path) -> str:
     parts = [(recipe / "Dockerfile").read_text(), *_requirements()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _make(client: docker.DockerClient, recipe: Path, tag: str, say: Say) -> None:
+    with _one_at_a_time(say), TemporaryDirectory(prefix=_WORK_PREFIX, dir=_PLACE) as work:
+        if not _exists(client, tag):
+            started = time.monotonic()
+            base = _ensure_base(client, recipe, Path(work), say)
+            _build(client, recipe, base, tag, Path(work), say)
+            say(f"image: {tag} is ready after {time.monotonic() - started:.0f} s")
 
 
 def _exists(client: docker.DockerClient, tag: str) -> bool:
@@ -196,7 +202,7 @@ def _build(
     context.mkdir()
     shutil.copy(recipe / "Dockerfile", context)
     say(f"image: fetching {' and '.join(_NODE_NEEDS)} for {base}")
-    _fetch_wheels(_python_of(client, base), context / "wheels")
+    _fetch_wheels(_python_of(client, base, work), context / "wheels")
     say(f"image: building on {base}")
     told: list[str] = []
     try:
@@ -217,11 +223,11 @@ def _build(
         raise MachineError(f"image: the engine refused the build: {error}") from error
 
 
-def _python_of(client: docker.DockerClient, base: str) -> _BasePython:
+def _python_of(client: docker.DockerClient, base: str, work: Path) -> _BasePython:
     code = "import platform as p; print(*p.python_version_tuple()[:2], p.machine())"
     try:
         told = client.containers.run(
-            base, ["python3", "-c", code], network_mode="none", remove=True
+            base, ["python3", "-c", code], network_mode="none", remove=True, labels=labels(work)
         )
     except DockerException as error:
         raise MachineError(f"image: no Python in {base}: {error}") from error

@@ -2,9 +2,11 @@
 
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 
 from labrys.control.environments import image
 from labrys.control.errors import MachineError
@@ -75,6 +77,31 @@ def test_work_folders_of_dead_builds_are_removed_but_not_while_one_goes_on(
         assert image.remove_stale_work() == []
     assert image.remove_stale_work() == [str(stale)]
     assert not stale.exists()
+
+
+def _break_off(*_: object) -> bool:
+    raise requests.ConnectionError("the engine has gone")
+
+
+@pytest.mark.parametrize(
+    ("exists", "place", "said"),
+    [
+        (_break_off, "/var/tmp", "the engine has gone"),
+        (lambda *_: False, "/nonexistent", "No such file or directory: '/nonexistent/labrys-image"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_the_machines_fault_and_told(
+    monkeypatch: pytest.MonkeyPatch, exists: Callable[..., bool], place: str, said: str
+) -> None:
+    class Client:
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(image, "connect", Client)
+    monkeypatch.setattr(image, "_exists", exists)
+    monkeypatch.setattr(image, "_PLACE", Path(place))
+    with pytest.raises(MachineError) as caught:
+        image.ensure_image(print)
+    assert said in str(caught.value)
 
 
 def test_the_base_script_says_how_it_is_called() -> None:
