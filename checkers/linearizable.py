@@ -27,7 +27,10 @@ class Linearizable:
     name = "linearizable"
 
     def __init__(self, model_name: str, initial: Any = None, nil_read: str = "absent") -> None:
-        """Judge by the model `model_name` of `MODELS`, in state `initial` (JSON) at the start."""
+        """Judge by the model `model_name` of `MODELS`, in state `initial` (JSON) at the start.
+
+        Raises `ValueError` for an unknown model, or a start that it cannot have.
+        """
         if model_name not in MODELS:
             raise ValueError(f"no model {model_name!r}: choose from {', '.join(MODELS)}")
         self._model_name = model_name

@@ -190,7 +190,9 @@ class Mutex:
     blind: frozenset[str] = frozenset()
 
     def __init__(self, initial: Any = "free", nil_read: str = "absent") -> None:
-        self.initial: Hashable = "free" if initial is None else str(initial)
+        if initial not in (None, "free", "held"):
+            raise ValueError(f'a mutex is "free" or "held" at first, not {json_text(initial)}')
+        self.initial: Hashable = initial or "free"
 
     def action(self, operation: Operation) -> Action | None:
         return Action(_known(operation, self.functions))

@@ -162,6 +162,21 @@ def test_unknown_model_is_refused_with_the_choices() -> None:
         Linearizable("regster")
 
 
+@pytest.mark.parametrize("initial", ["locked", 0, True, ["free"]])
+def test_mutex_in_no_state_is_refused(initial: object) -> None:
+    with pytest.raises(ValueError, match='a mutex is "free" or "held" at first, not'):
+        Linearizable("mutex", initial=initial)
+
+
+@pytest.mark.parametrize(
+    ("initial", "expected"), [(None, "valid"), ("free", "valid"), ("held", "invalid")]
+)
+def test_mutex_begins_as_told(initial: object, expected: str) -> None:
+    history = as_history([Act("acquire", None, 0, 1)])
+    result = Linearizable("mutex", initial=initial).check(history, Evidence())
+    assert result.verdict.value == expected
+
+
 def hard_history() -> History:
     return as_history(simulated(random.Random(5), 300, 10, values=5, crash_rate=0.2))
 
