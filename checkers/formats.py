@@ -21,6 +21,9 @@ from labrys.checkers.op import Op, OpType
 AUTO: Final = "auto"
 FORMATS: Final = ("jsonl", "jepsen-edn", "jepsen-log", "porcupine-kv")
 
+INITIAL: Final = {"porcupine-kv": ""}
+"""What an object of the format reads as before anything was written, where that is no null."""
+
 _LOG_LINE: Final = re.compile(
     r"INFO\s+jepsen\.util\s+-\s+(?P<process>\S+)\s+:(?P<type>\w+)\s+:(?P<f>\S+)\s+(?P<value>.+)"
 )
@@ -43,7 +46,7 @@ def read_any(path: str | Path, form: str = AUTO, *, keyed: bool = False) -> Hist
         return _by_value(path, history) if keyed else history
     read = _READERS[form]
     try:
-        ops, lines = read(Path(path).read_text())
+        ops, lines = read(Path(path).read_text(encoding="utf-8"))
     except _LineError as error:
         raise HistoryError(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError as error:

@@ -7,10 +7,10 @@ from typing import Any
 import click
 import msgspec
 
-from labrys.checkers.formats import AUTO, FORMATS, detect, read_any
+from labrys.checkers.formats import AUTO, FORMATS, INITIAL, detect, read_any
 from labrys.checkers.history import History, HistoryError, read_history
 from labrys.checkers.linearizable import Linearizable
-from labrys.checkers.models import MODELS
+from labrys.checkers.models import MODELS, json_text
 from labrys.checkers.verdict import CheckResult, Verdict, combine
 from labrys.control import judge
 from labrys.control.errors import UsageError
@@ -101,6 +101,11 @@ def parse_reading(
         raise UsageError(
             f"--initial {initial}: not JSON: {error}; write 0, null or '\"text\"'"
         ) from error
+    if model is not None:
+        try:
+            MODELS[model](initial=start)
+        except ValueError as error:
+            raise UsageError(f"--initial {initial}: {error}") from error
     return Reading(model, file_format, start, keyed, nil_read, timeout, memory)
 
 
@@ -138,8 +143,12 @@ def _check_file(path: str, reading: Reading) -> Checked:
                 f"add --model, one of {', '.join(MODELS)}, or --workload"
             )
         history = read_any(path, file_format, keyed=reading.keyed)
-        main = Linearizable(reading.model, reading.initial, reading.nil_read)
-        main.assert_fits(history)
+        initial = INITIAL.get(file_format) if reading.initial is None else reading.initial
+        main = Linearizable(reading.model, initial, reading.nil_read)
+        try:
+            main.assert_fits(history)
+        except HistoryError as error:
+            raise UsageError(f"{path}: {error}") from error
     except HistoryError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
@@ -147,7 +156,7 @@ def _check_file(path: str, reading: Reading) -> Checked:
     readings = {
         "format": file_format,
         "model": reading.model,
-        "initial": reading.initial,
+        "initial": initial,
         "nil_read": reading.nil_read,
         "failed_cas": "dropped",
         "torn": history.torn,
@@ -171,7 +180,11 @@ def _checked(path: str, readings: dict[str, Any], checkers: dict[str, CheckResul
 
 
 def _lines(checked: Checked) -> list[str]:
-    how = "  ".join(f"{name}={value}" for name, value in checked.readings.items())
+    # A start of "" must not look like none at all.
+    how = "  ".join(
+        f"{name}={json_text(value) if name == 'initial' else value}"
+        for name, value in checked.readings.items()
+    )
     return [
         f"{checked.path}: {checked.verdict.upper()}  ({how})",
         *text.checker_lines(checked.checkers),

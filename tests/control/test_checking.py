@@ -1,0 +1,54 @@
+"""How `labrys check` reads bare files: what it takes for granted and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrys.checkers.verdict import Verdict
+from labrys.control.checking import Reading, check_paths, parse_reading
+from labrys.control.errors import UsageError
+
+KV = """\
+{:process 0, :type :invoke, :f :get, :key "7", :value nil}
+{:process 0, :type :ok, :f :get, :key "7", :value ""}
+{:process 0, :type :invoke, :f :append, :key "7", :value "x"}
+{:process 0, :type :ok, :f :append, :key "7", :value "x"}
+"""
+
+
+def reading(**flags: Any) -> Reading:
+    """Return what the command line says when only `flags` are given."""
+    given = {"model": None, "workload": None, "file_format": "auto", "initial": None}
+    rest = {"keyed": False, "nil_read": "absent", "timeout": 60.0, "memory": 4096}
+    return parse_reading(**{**given, **rest, **flags})
+
+
+@pytest.mark.parametrize(("initial", "verdict"), [(None, Verdict.VALID), ('"y"', Verdict.INVALID)])
+def test_porcupine_kv_begins_with_empty_strings_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], initial: str | None, verdict: Verdict
+) -> None:
+    path = tmp_path / "kv.txt"
+    path.write_text(KV)
+    how = reading(model="kv", initial=initial)
+    check_paths([str(path)], tmp_path, how, as_json=False)
+    shown = initial or '""'
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(
+        f"{path}: {verdict.upper()}  (format=porcupine-kv  model=kv  initial={shown}  "
+    )
+
+
+def test_mutex_in_no_state_is_a_usage_error_that_names_the_flag() -> None:
+    with pytest.raises(UsageError, match='--initial "locked": a mutex is "free" or "held"'):
+        reading(model="mutex", initial='"locked"')
+
+
+def test_history_of_another_model_is_refused_with_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"type":"invoke","process":0,"f":"read"}\n')
+    code = check_paths([str(path)], tmp_path, reading(model="mutex"), as_json=False)
+    assert code == UsageError.exit_code
+    assert f"{path}: op 0: 'read' is not one of acquire, release" in capsys.readouterr().err
