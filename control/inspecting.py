@@ -1,5 +1,6 @@
 """`labrys runs`, `show` and `history`: look at what is stored."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,13 @@ def show_run(reference: str, runs_dir: Path, *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(results if results is not None else {"verdict": None}))
         return
     if results is None:
-        click.echo(
-            f"{run.path}: no results: the run goes on, or it died. 'labrys heal' cleans up "
-            f"after it; 'labrys check {run.path}' judges what it recorded"
-        )
+        if run.goes_on():
+            click.echo(f"{run.path}: no results yet: the run goes on")
+        else:
+            click.echo(
+                f"{run.path}: no results: the run died. 'labrys heal' cleans up after it; "
+                f"'labrys check {shlex.quote(str(run.path))}' judges what it recorded"
+            )
         return
     click.echo(text.run_page(run.path, color=True), nl=False)
 
