@@ -69,6 +69,8 @@ class Config(msgspec.Struct, frozen=True):
     batch_bytes_max: int = 1 << 20
     apply_count_max: int = 4096
     """Entries applied per `Effects`, so that a long replay does not starve the heartbeats."""
+    apply_bytes_max: int = 1 << 20
+    """Bytes of commands applied per `Effects`, but at least one command, for the same reason."""
 
 
 class Persist(msgspec.Struct, frozen=True, gc=False):
@@ -222,7 +224,7 @@ class Raft:
         eager = self._lead() if self.role is Role.LEADER else ()
         first = self.applied + 1
         ready = min(self.commit - self.applied, self.config.apply_count_max)
-        committed = self.log.since(first, ready) if ready > 0 else ()
+        committed = self.log.batch(first, ready, self.config.apply_bytes_max) if ready > 0 else ()
         self.applied += len(committed)
         persist = self._take_persist()
         messages, self._messages = tuple(self._messages), []

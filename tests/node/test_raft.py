@@ -559,6 +559,19 @@ def test_a_long_replay_is_applied_in_slices() -> None:
     assert [len(raft.effects().committed) for _ in range(5)] == [10, 10, 10, 6, 0]
 
 
+def test_a_slice_of_a_replay_is_bounded_in_bytes_too() -> None:
+    raft = Raft(
+        Config("n1", ("n1",), apply_bytes_max=10),
+        HardState(1),
+        [Entry(1, b"12345")] * 3 + [Entry(1, b"x" * 50)] * 2,
+        random.Random(0),
+        0,
+    )
+    raft.tick(1000)
+    persist_all(raft)
+    assert [len(raft.effects().committed) for _ in range(6)] == [2, 1, 1, 1, 1, 0]
+
+
 # ---- scripts: rare situations, and the wrong cores that they convict -----------------------------
 
 
