@@ -24,6 +24,9 @@ from labrys.node.raft import NO_OP, Raft
 
 PENDING_MAX = 4096
 """Requests that may wait at one node; one more is refused, definitely without effect."""
+FORWARD_BYTES_MAX = 16 << 20
+"""A longer answer (a list may grow without end) is not sent to a follower: it would take the link
+for broken, and so would everybody who waits for something else on it."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -147,10 +150,15 @@ class Service:
 
     def on_forward(self, peer: NodeId, message: ForwardRequest) -> None:
         """A follower passes on a client's request. It is served here or not at all: one hop."""
+        request_id = message.request_id
 
         def respond(answer: Answer) -> None:
+            if len(answer.body) > FORWARD_BYTES_MAX:
+                # Only a value that was read or stood in the way is that long: nothing was changed.
+                message = f"the value has {len(answer.body)} bytes: ask the leader {self._raft.id}"
+                answer = fault(500, "too-large", True, message)
             # If the link is down the follower notices by itself and calls the result unknown.
-            self._send(peer, ForwardReply(message.request_id, answer.status, answer.body))
+            self._send(peer, ForwardReply(request_id, answer.status, answer.body))
 
         try:
             request = decode_request(message.request)

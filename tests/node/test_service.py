@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from labrys.node.machine import Command, Get, Machine, Put, encode_request
+from labrys.node.machine import Cas, Command, Get, Machine, Put, Request, encode_request
 from labrys.node.messages import (
     AppendReply,
     AppendRequest,
@@ -17,7 +17,7 @@ from labrys.node.messages import (
     VoteReply,
 )
 from labrys.node.raft import Config, Raft, Role
-from labrys.node.service import PENDING_MAX, Answer, Service
+from labrys.node.service import FORWARD_BYTES_MAX, PENDING_MAX, Answer, Service
 
 WRITE = Put("k", 1)
 READ = Get("k")
@@ -148,6 +148,22 @@ def test_an_unreadable_forwarded_request_is_answered(at: Fixture) -> None:
     ((_, message),) = at.sent
     assert isinstance(message, ForwardReply)
     assert message.status == 400
+
+
+def test_an_answer_too_large_for_a_link_is_not_sent_over_it(at: Fixture) -> None:
+    at.lead()
+    at.service.apply(1, Entry(1, encode_request(Put("k", "x" * FORWARD_BYTES_MAX))))
+    requests: tuple[Request, ...] = (READ, Cas("k", 1, 2))
+    for request_id, request in enumerate(requests):
+        at.service.on_forward("n3", ForwardRequest(request_id, encode_request(request)))
+    at.run()
+    at.raft.step("n2", AppendReply(1, 2, success=True, index=2), at.now_ms)
+    at.run()
+    assert len(at.sent) == 2
+    for _, message in at.sent:
+        assert isinstance(message, ForwardReply)
+        body = msgspec.json.decode(message.body)
+        assert (message.status, body["error"], body["definite"]) == (500, "too-large", True)
 
 
 def test_a_write_is_answered_when_it_is_committed_and_not_before(at: Fixture) -> None:
