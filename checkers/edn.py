@@ -4,6 +4,7 @@ Keywords and symbols become strings, lists, vectors and sets become lists, tags 
 here because the packages there are neither say on which line a fault is nor read a stream of forms.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -132,5 +133,8 @@ def _atom(kind: str, token: str, line: int) -> Any:
     if _INTEGER.fullmatch(token):
         return int(token.rstrip("N"))
     if _FLOAT.fullmatch(token):
-        return float(token.rstrip("M"))
+        number = float(token.rstrip("M"))
+        if math.isinf(number):  # JSON has no such value: it would be written as null
+            raise EdnError(f"number out of range: {token[:40]}", line)
+        return number
     return token.removeprefix(":")

@@ -51,6 +51,8 @@ def read_any(path: str | Path, form: str = AUTO, *, keyed: bool = False) -> Hist
         raise HistoryError(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError as error:
         raise HistoryError(f"{path}: not a text file: {error}") from None
+    except RecursionError:
+        raise HistoryError(f"{path}: nested too deeply") from None
     history = located(path, ops, lines, monotonic=False)
     return _by_value(path, history) if keyed else history
 
@@ -152,7 +154,10 @@ def _by_value(path: str | Path, history: History) -> History:
                 f"{path}: op {op.index}: with keyed values, {op.f} needs [key, value], "
                 f"not {json_text(value)[:80]}"
             )
-    return History(ops, torn=history.torn, monotonic=False)
+    try:
+        return History(ops, torn=history.torn, monotonic=False)
+    except HistoryError as error:
+        raise HistoryError(f"{path}: {error}", error.position) from None
 
 
 _READERS: Final[dict[str, Callable[[str], _Events]]] = {

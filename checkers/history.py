@@ -200,6 +200,8 @@ def decode_op(line: bytes | str) -> Op:
         return _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HistoryError(f"not a history event: {error}") from None
+    except RecursionError:
+        raise HistoryError("not a history event: nested too deeply") from None
 
 
 def encode_op(op: Op) -> bytes:

@@ -39,7 +39,10 @@ class Linearizable:
     def assert_fits(self, history: History) -> None:
         """Raise `HistoryError` naming the first operation that the model does not know."""
         for operation in history.operations:
-            self._model.action(operation)
+            try:
+                self._model.action(operation)
+            except RecursionError:
+                raise HistoryError(f"op {operation.call}: its value is nested too deeply") from None
 
     def check(self, history: History, evidence: Evidence) -> CheckResult:
         """Judge `history`, each key by itself."""

@@ -8,6 +8,7 @@ import pytest
 from labrys.checkers.edn import EdnError, read_forms, read_members
 from labrys.checkers.formats import detect, read_any
 from labrys.checkers.history import HistoryError
+from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.op import Op, OpType
 
 INVOKE, OK, FAIL, INFO = OpType.INVOKE, OpType.OK, OpType.FAIL, OpType.INFO
@@ -115,6 +116,35 @@ def test_unpaired_value_in_a_keyed_history_is_refused(tmp_path: Path) -> None:
         read_any(path, keyed=True)
 
 
+def test_keyed_history_that_cannot_have_happened_is_refused_with_its_path(tmp_path: Path) -> None:
+    lines = [
+        '{"type":"invoke","process":0,"f":"cas","value":["k",[0,1]]}',
+        '{"type":"info","process":0,"f":"cas","value":[0,1]}',
+    ]
+    path = saved(tmp_path / "h.jsonl", "\n".join(lines) + "\n")
+    with pytest.raises(HistoryError, match=r"h\.jsonl: op 1: process 0 completes cas of 0 but"):
+        read_any(path, keyed=True)
+
+
+_DEEP = "[" * 5_000 + "]" * 5_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"invoke","process":0,"f":"write","value":' + _DEEP + "}\n",
+        "{:process 0 :type :invoke :f :write :value " + _DEEP + "}\n",
+        "{:process 0 :type :invoke :f :write :value {" + _DEEP + " 1}}\n",
+        _DEEP,
+    ],
+    ids=["json", "edn", "edn key", "no map"],
+)
+def test_value_nested_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
+    path = saved(tmp_path / "deep", text)
+    with pytest.raises(HistoryError, match="nested too deeply"):
+        Linearizable("register").assert_fits(read_any(path))
+
+
 def test_file_that_is_no_history_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="not one of the formats jsonl, jepsen-edn"):
         read_any(saved(tmp_path / "notes.txt", "Dear diary,\n"))
@@ -147,7 +177,7 @@ def test_edn_members_know_their_lines() -> None:
     assert read_members("{:a 1}\n\n{:b 2}") == [({"a": 1}, 1), ({"b": 2}, 3)]
 
 
-@pytest.mark.parametrize("text", ["[1", "]", "[1)", "{:a}", '"open', r'"\q"'])
+@pytest.mark.parametrize("text", ["[1", "]", "[1)", "{:a}", '"open', r'"\q"', "1e999", "-1e999M"])
 def test_broken_edn_is_refused(text: str) -> None:
     with pytest.raises(EdnError):
         read_forms(text)
