@@ -108,6 +108,7 @@ class _Run:
         self._failures: list[str] = []
         self._timings: dict[str, float] = {}
         self._end_states: dict[str, Any] = {}
+        self._has_nodes = False
         self._ready = False
         self._started_at = datetime.now(UTC)
         self._began_ns = time.monotonic_ns()
@@ -145,6 +146,7 @@ class _Run:
             self._say(f"set-up: {spec.nodes} nodes in {spec.env}")
             environments.heal_leftovers(spec.env, self._say)
             env.provision()
+            self._has_nodes = True
             system.install()
             self._nemesis.setup()
             system.start_all()
@@ -193,7 +195,11 @@ class _Run:
 
     # Step 5.
     def tear_down(self, *, leave_cluster: bool) -> None:
-        """Stop, collect logs and remove; whatever fails here, the next step is still done."""
+        """Stop, collect logs and remove; whatever fails here, the next step is still done.
+
+        Nodes that never all came up are neither stopped nor left, only removed.
+        """
+        leave_cluster = leave_cluster and self._has_nodes
         with self._step("tear-down", seconds_as="teardown_s"):
             with self._step("heal at tear-down"):
                 self._nemesis.teardown()
@@ -201,7 +207,7 @@ class _Run:
                 self._say(
                     f"the cluster is left running: {', '.join(map(self._address, self._env.nodes))}"
                 )
-            else:
+            elif self._has_nodes:
                 with self._step("stop the nodes"):
                     self._system.stop_all()
             with self._step("collect logs"):

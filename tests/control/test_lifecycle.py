@@ -43,7 +43,12 @@ class Rig:
         self.env.fail_in = self.fail_in
         return self.env
 
-    def run(self, watch: Callable[[Op], None] = lambda op: None, **fields: Any) -> Outcome:
+    def run(
+        self,
+        watch: Callable[[Op], None] = lambda op: None,
+        leave_cluster: bool = False,
+        **fields: Any,
+    ) -> Outcome:
         fields = {"nodes": 3, "time_limit": 1.5, "concurrency": 3, "seed": 7, **fields}
         return run_test(
             resolve(fields),
@@ -51,6 +56,7 @@ class Rig:
             interruption=self.interruption,
             say=self.say,
             watch=watch,
+            leave_cluster=leave_cluster,
         )
 
     def say(self, line: str) -> None:
@@ -117,6 +123,21 @@ def test_failure_in_one_step_is_kept_and_the_later_steps_are_done(rig: Rig, step
     assert rig.env.calls[-1] == "destroy"
     assert "report.html" in files_of(outcome)
     rig.assert_nothing_runs()
+
+
+@pytest.mark.parametrize("leave_cluster", [False, True])
+def test_where_no_nodes_came_up_none_is_stopped_or_left(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, leave_cluster: bool
+) -> None:
+    def stop_all(system: RaftKv) -> None:
+        raise RuntimeError("there are no nodes")
+
+    monkeypatch.setattr(RaftKv, "stop_all", stop_all)
+    rig.fail_in = "provision"
+    outcome = rig.run(leave_cluster=leave_cluster)
+    assert outcome.results["errors"] == ["set-up: RuntimeError: planted in provision"]
+    assert rig.env is not None
+    assert rig.env.calls[-1] == "destroy", "what was half made is removed"
 
 
 def test_failure_after_recording_does_not_hide_a_violation(rig: Rig) -> None:
