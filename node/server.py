@@ -31,6 +31,8 @@ from labrys.node.writer import Job, Writer
 EXIT_INTERNAL = 70
 COMMIT_LINE_EVERY_MS = 1000
 """At most one log line about commits in this time."""
+EXPIRE_EVERY_MS = 100
+"""How late at most a request that waits too long is ended, however far off the next election is."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -181,7 +183,7 @@ class Node:
         self._arm_timer()
 
     def _arm_timer(self) -> None:
-        delay_ms = max(1, self._raft.deadline_ms - _now_ms())
+        delay_ms = min(max(1, self._raft.deadline_ms - _now_ms()), EXPIRE_EVERY_MS)
         self._timer.cancel()
         self._timer = self._loop.call_later(delay_ms / 1000, self._on_timer)
 

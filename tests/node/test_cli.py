@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,28 @@ def test_a_failed_write_stops_a_node_that_cannot_even_say_so(tmp_path: Path) -> 
             with contextlib.suppress(OSError, http.client.HTTPException):
                 server.call("PUT", "/v1/kv/k", {"value": "x" * 30_000})
             assert server.process.wait(10) == 4
+
+
+def test_the_request_timeout_holds_beside_a_long_election_timeout(tmp_path: Path) -> None:
+    """A leader played by hand takes a forwarded request and never answers."""
+    peer, mine, http_port = free_ports(3)
+    server = Server("n1", f"n1=127.0.0.1:{mine},n2=127.0.0.1:{peer}", http_port, tmp_path)
+    with socket.create_server(("127.0.0.1", peer)):
+        server.start("--request-timeout-ms", "300", "--election-timeout-ms", "8000")
+        try:
+            wait_for("the link to the leader", lambda: "state=up" in server.log.read_text())
+            with socket.create_connection(("127.0.0.1", mine), timeout=5) as link:
+                for message in (Hello("n2", "n1"), AppendRequest(1, 0, 0, (), 0, 1)):
+                    data = encode_message(message)
+                    link.sendall(len(data).to_bytes(4, "big") + data)
+                wait_for("n2 is followed", lambda: server.status()["leader"] == "n2")
+                asked_at = time.monotonic()
+                status, body = server.call("PUT", "/v1/kv/k", {"value": 1})
+                waited_s = time.monotonic() - asked_at
+            assert (status, body["error"], body["definite"]) == (504, "timeout", False)
+            assert 0.3 <= waited_s < 4, f"answered after {waited_s} s"
+        finally:
+            server.kill()
 
 
 def test_the_node_imports_only_what_its_machines_have() -> None:
