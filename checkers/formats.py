@@ -140,12 +140,18 @@ def _op(fields: dict[str, Any], line: int) -> Op:
 def _by_value(path: str | Path, history: History) -> History:
     """Take the key out of values that are [key, value]."""
     ops = []
+    keys: dict[str, str] = {}
     for op in history.ops:
         value = op.value
         if not op.is_client:
             ops.append(op)
         elif isinstance(value, list) and len(value) == 2:
             key = value[0] if isinstance(value[0], str) else json_text(value[0])
+            if keys.setdefault(key, json_text(value[0])) != json_text(value[0]):
+                raise HistoryError(
+                    f"{path}: op {op.index}: the keys {json_text(value[0])} and {keys[key]} "
+                    "would be taken for one"
+                )
             ops.append(msgspec.structs.replace(op, key=key, value=value[1]))
         elif op.type in (OpType.FAIL, OpType.INFO):
             ops.append(op)  # it need not repeat what was asked

@@ -145,6 +145,16 @@ def test_value_nested_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
         Linearizable("register").assert_fits(read_any(path))
 
 
+def test_keys_that_would_be_taken_for_one_are_refused(tmp_path: Path) -> None:
+    lines = [
+        '{"type":"invoke","process":0,"f":"write","value":[1,"a"]}',
+        '{"type":"invoke","process":1,"f":"write","value":["1","b"]}',
+    ]
+    path = saved(tmp_path / "h.jsonl", "\n".join(lines) + "\n")
+    with pytest.raises(HistoryError, match='h.jsonl: op 1: the keys "1" and 1 would be taken'):
+        read_any(path, keyed=True)
+
+
 def test_file_that_is_no_history_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="not one of the formats jsonl, jepsen-edn"):
         read_any(saved(tmp_path / "notes.txt", "Dear diary,\n"))
