@@ -26,8 +26,11 @@ from labrys.workloads.workload import parse_options
 
 ENVIRONMENTS = ("auto", "docker", "netns")
 
-NODES_MAX = 253
-"""As many as have an address in the network of one run."""
+_COUNTS = {"nodes": (1, 253), "concurrency": (1, 10_000), "check_memory": (64, 2**30)}
+"""The least and the most. As many nodes as have an address in the network of one run."""
+
+_NUMBER_MAX = 1e9
+"""Of seconds and operations per second, and its inverse the least: what nanoseconds can hold."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,79}")
 
@@ -133,8 +136,6 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
             f"{spec.nodes} survive no more failures than {spec.nodes - 1}; "
             f"use {spec.nodes - 1} or {spec.nodes + 1}"
         )
-    if spec.nodes > NODES_MAX:
-        raise UsageError(f"--nodes {spec.nodes}: must be at most {NODES_MAX}")
     if "partition" in spec.fault_kinds and spec.nodes < 3:
         raise UsageError(
             f"--nodes {spec.nodes}: a partition needs at least 3 nodes; "
@@ -228,13 +229,16 @@ _FLAGS = {
 
 
 def _positive(spec: Spec) -> None:
-    minimum: dict[str, float] = {"nodes": 1, "concurrency": 1, "check_memory": 64}
-    for field in (*minimum, "fault_interval", "time_limit", "rate", "op_timeout", "check_timeout"):
+    for field, (least, most) in _COUNTS.items():
+        count = getattr(spec, field)
+        if not least <= count <= most:
+            bound = f"at least {least}" if count < least else f"at most {most}"
+            raise UsageError(f"{_FLAGS[field]} {count}: must be {bound}")
+    for field in ("fault_interval", "time_limit", "rate", "op_timeout", "check_timeout"):
         value = getattr(spec, field)
-        least = minimum.get(field, 0)
         # Asked this way round, NaN is refused too.
-        if not (value >= least if field in minimum else 0 < value < float("inf")):
-            bound = f"at least {least:g}" if field in minimum else "a number above 0"
+        if not 1 / _NUMBER_MAX <= value <= _NUMBER_MAX:
+            bound = f"a number above 0, at most {_NUMBER_MAX:g}"
             raise UsageError(f"{_FLAGS[field]} {value:g}: must be {bound}")
     if spec.seed is not None and spec.seed < 0:
         raise UsageError(f"--seed {spec.seed}: must not be negative")
