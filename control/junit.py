@@ -50,5 +50,6 @@ def junit_xml(results: Mapping[str, Any], checkers: Mapping[str, CheckResult]) -
 def _text(value: object) -> str:
     """Return `value` without the characters that XML 1.0 cannot hold at all."""
     return "".join(
-        c if c in "\t\n" or " " <= c < "\ud800" or c > "\udfff" else "�" for c in str(value)
+        c if c in "\t\n" or " " <= c < "\ud800" or "\udfff" < c < "\ufffe" or c > "\uffff" else "�"
+        for c in str(value)
     )

@@ -59,7 +59,7 @@ def test_failure_of_the_rig_is_an_error() -> None:
 
 
 def test_hostile_values_stay_text() -> None:
-    nasty = 'a<b>&"\x00\x1b]]>\ud800\nsecond'
+    nasty = 'a<b>&"\x00\x1b]]>\ud800\ufffe\uffff\nsecond'
     suite = parsed({"logs": CheckResult(Verdict.INVALID, nasty, findings=(Finding(nasty),))})
     (failure,) = suite.iter("failure")
     assert failure.text is not None
