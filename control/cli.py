@@ -212,7 +212,9 @@ def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> 
 
 
 @cli.command()
-@click.option("--limit", type=int, default=50, show_default=True, help="Show the newest N.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show the newest N."
+)
 @RUNS_DIR
 @JSON
 def runs(runs_dir: Path, limit: int, as_json: bool) -> None:
@@ -338,8 +340,11 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _save_traceback() -> str:
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="labrys-error-", suffix=".txt", delete=False
-    ) as file:
-        traceback.print_exc(file=file)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="labrys-error-", suffix=".txt", delete=False
+        ) as file:
+            traceback.print_exc(file=file)
+    except OSError:  # no room there: then they are told here, rather than lost
+        return f"these lines:\n{traceback.format_exc()}"
     return file.name
