@@ -32,6 +32,14 @@ class Healed(msgspec.Struct, frozen=True):
     """What may be left over but is not for us to judge, with the command that removes it."""
     failures: tuple[str, ...] = ()
     """What should have been removed, or saved, but was not, and why."""
+    standing: tuple[str, ...] | None = ()
+    """The runs whose nodes may still stand, faults and all; None: any docker run's may."""
+
+    def may_stand(self, run: RunDirectory) -> bool:
+        """Whether nodes of a run may be there still. Those in netns end with their run."""
+        if self.standing is None:
+            return run.spec().env == "docker"
+        return str(run.path.resolve()) in self.standing
 
 
 class _Leftover(msgspec.Struct):
@@ -74,6 +82,7 @@ def heal(say: Callable[[str], None], *, spare_finished: bool = False) -> Healed:
     removed: list[str] = []
     kept: list[str] = []
     failures: list[str] = []
+    standing: list[str] = []
     try:
         removed += image.remove_stale_work()
     except OSError as error:
@@ -83,13 +92,14 @@ def heal(say: Callable[[str], None], *, spare_finished: bool = False) -> Healed:
     except MachineError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             kept.append(f"containers of dead runs, if there are any: {error}")
+            return Healed(tuple(removed), tuple(kept), tuple(failures), None)
         return Healed(tuple(removed), tuple(kept), tuple(failures))
     with contextlib.closing(client):
         try:
             leftovers = _leftovers(client)
         except (DockerException, requests.RequestException) as error:
             failures.append(f"docker: leftovers cannot be listed: {error}")
-            leftovers = []
+            return Healed(tuple(removed), tuple(kept), tuple(failures), None)
         for leftover in leftovers:
             dead = leftover.is_dead
             run = leftover.labels.get(engine.RUN, "")
@@ -101,12 +111,14 @@ def heal(say: Callable[[str], None], *, spare_finished: bool = False) -> Healed:
                     engine.remove(leftover.containers, leftover.networks)
                 except (LabrysError, DockerException, requests.RequestException) as error:
                     failures.append(f"{', '.join(leftover.names)}: not removed: {error}")
+                    standing.append(run)
                 else:
                     removed += leftover.names
                     say(f"heal: removed {', '.join(leftover.names)} of the dead run {run}")
             elif dead is None:
                 kept.append(_by_hand(leftover, run))
-    return Healed(tuple(removed), tuple(kept), tuple(failures))
+                standing.append(run)
+    return Healed(tuple(removed), tuple(kept), tuple(failures), tuple(standing))
 
 
 def _leftovers(client: docker.DockerClient) -> list[_Leftover]:

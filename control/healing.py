@@ -20,7 +20,7 @@ def heal_and_print(runs_dir: Path, *, as_json: bool) -> int:
         click.echo(line, err=as_json)
 
     healed = heal(say)
-    closed, failures = close_ledgers(runs_dir, say)
+    closed, failures = close_ledgers(runs_dir, healed.may_stand, say)
     if as_json:
         facts = msgspec.to_builtins(healed) | {"closed": closed}
         facts["failures"] += failures
@@ -30,16 +30,19 @@ def heal_and_print(runs_dir: Path, *, as_json: bool) -> int:
     return LabrysError.exit_code if (*healed.failures, *failures) else 0
 
 
-def close_ledgers(runs_dir: Path, say: Callable[[str], None]) -> tuple[list[str], list[str]]:
+def close_ledgers(
+    runs_dir: Path, may_stand: Callable[[RunDirectory], bool], say: Callable[[str], None]
+) -> tuple[list[str], list[str]]:
     """Write `undone` for every fault that ended with the nodes of a dead run.
 
-    Returns the ledgers that were closed and what went wrong. Runs that go on are left alone.
+    Returns the ledgers that were closed and what went wrong. Runs that go on are left alone, and
+    so are those whose nodes may still stand: their faults have not ended.
     """
     closed: list[str] = []
     failures: list[str] = []
     for run in all_runs(runs_dir) if runs_dir.is_dir() else ():
         try:
-            open_faults = _close_ledger(run)
+            open_faults = _close_ledger(run, may_stand)
         except LabrysError as error:
             failures.append(str(error))
             continue
@@ -49,11 +52,11 @@ def close_ledgers(runs_dir: Path, say: Callable[[str], None]) -> tuple[list[str]
     return closed, failures
 
 
-def _close_ledger(run: RunDirectory) -> int:
+def _close_ledger(run: RunDirectory, may_stand: Callable[[RunDirectory], bool]) -> int:
     """Return how many faults were still open in the ledger of a run that is over."""
     events = read_ledger(run.ledger)
     open_faults = in_force(events)
-    if not open_faults or run.goes_on():
+    if not open_faults or run.goes_on() or may_stand(run):
         return 0
     # The run's clock died with it; the last time that it wrote down is the best there is.
     last_ns = max(event.time for event in events)
