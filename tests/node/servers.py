@@ -69,6 +69,16 @@ class Server:
             response = link.getresponse()
             return response.status, json.loads(response.read())
 
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Like `call`, but again while the cluster has no leader: a busy machine may cause an
+        election at any time. Only for what may happen twice."""
+
+        def attempt() -> tuple[int, Any] | None:
+            answer = self.call(method, path, body)
+            return None if answer[0] in (502, 503, 504) else answer
+
+        return wait_for(f"{self.name} serves {method} {path}", attempt)
+
     def is_ready(self) -> bool:
         """Whether it answers that it serves clients."""
         try:

@@ -69,8 +69,8 @@ def test_a_cluster_in_gorafts_form_forms(tmp_path: Path) -> None:
             server.start()
         for server in servers:
             wait_for("the node is ready", server.is_ready)
-        assert servers[0].call("GET", "/set?key=k&value=5")[0] == 200
-        assert servers[2].call("GET", "/get?key=k") == (200, 5)
+        assert servers[0].ask("GET", "/set?key=k&value=5")[0] == 200
+        assert servers[2].ask("GET", "/get?key=k") == (200, 5)
     finally:
         for server in servers:
             server.kill()
@@ -188,7 +188,7 @@ def test_a_torn_tail_is_cut_and_told(tmp_path: Path) -> None:
 def test_a_faulty_variant_serves_and_comes_back_without_a_crash(tmp_path: Path, bug: str) -> None:
     with cluster(tmp_path, 3, "--bug", bug) as servers:
         for number in range(8):
-            assert servers[0].call("PUT", f"/v1/kv/k{number}", {"value": number})[0] == 200
+            assert servers[0].ask("PUT", f"/v1/kv/k{number}", {"value": number})[0] == 200
         for server in servers:
             server.kill()
         for server in servers:
@@ -201,7 +201,7 @@ def test_a_faulty_variant_serves_and_comes_back_without_a_crash(tmp_path: Path, 
 
         wait_for("a write after the restart", written)
         if bug == "lose-tail":
-            assert servers[0].call("GET", "/v1/kv/k7")[0] == 404
+            assert servers[0].ask("GET", "/v1/kv/k7")[0] == 404
         for server in servers:
             log = server.log.read_text()
             assert not any(w in log for w in ("Traceback", "AssertionError", "panic")), log

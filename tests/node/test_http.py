@@ -276,22 +276,22 @@ def test_a_connection_serves_many_requests(alone: Server) -> None:
 
 def test_every_node_serves_reads_and_writes(three: list[Server]) -> None:
     for number, writer in enumerate(three):
-        assert writer.call("PUT", "/v1/kv/any", {"value": number})[0] == 200
+        assert writer.ask("PUT", "/v1/kv/any", {"value": number})[0] == 200
         for reader in three:
-            assert reader.call("GET", "/v1/kv/any")[1]["value"] == number
+            assert reader.ask("GET", "/v1/kv/any")[1]["value"] == number
 
 
 def test_errors_pass_through_a_follower_unchanged(three: list[Server]) -> None:
     leader = leader_of(three)
     follower = next(server for server in three if server is not leader)
-    leader.call("PUT", "/v1/kv/err", {"value": 1})
-    answer = follower.call("POST", "/v1/kv/err/cas", {"expect": 7, "value": 2})
-    assert answer == leader.call("POST", "/v1/kv/err/cas", {"expect": 7, "value": 2})
+    leader.ask("PUT", "/v1/kv/err", {"value": 1})
+    answer = follower.ask("POST", "/v1/kv/err/cas", {"expect": 7, "value": 2})
+    assert answer == leader.ask("POST", "/v1/kv/err/cas", {"expect": 7, "value": 2})
     assert error_of(answer) == (409, "mismatch", True)
 
 
 def test_nodes_agree_on_what_was_applied(three: list[Server]) -> None:
-    three[0].call("PUT", "/v1/kv/agree", {"value": 1})
+    three[0].ask("PUT", "/v1/kv/agree", {"value": 1})
 
     def equal() -> bool:
         return len({(s["applied"], s["revision"]) for s in map(Server.status, three)}) == 1
@@ -304,15 +304,15 @@ def test_a_killed_leader_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None
     with cluster(tmp_path, 3) as servers:
         leader = leader_of(servers)
         for number in range(20):
-            assert leader.call("PUT", f"/v1/kv/k{number}", {"value": number})[0] == 200
+            assert leader.ask("PUT", f"/v1/kv/k{number}", {"value": number})[0] == 200
         leader.kill()
         new_leader = leader_of(servers)
         assert new_leader is not leader
         for number in range(20):
-            assert new_leader.call("GET", f"/v1/kv/k{number}")[1]["value"] == number
+            assert new_leader.ask("GET", f"/v1/kv/k{number}")[1]["value"] == number
         leader.start()
         wait_for("the old leader is back", leader.is_ready)
-        assert leader.call("GET", "/v1/kv/k7")[1]["value"] == 7
+        assert leader.ask("GET", "/v1/kv/k7")[1]["value"] == 7
         for server in servers:
             log = server.log.read_text()
             assert not any(w in log for w in ("Traceback", "AssertionError", "panic")), log
@@ -336,14 +336,14 @@ def test_without_a_majority_requests_fail_definitely(tmp_path: Path) -> None:
 def test_everything_survives_killing_all_nodes(tmp_path: Path) -> None:
     with cluster(tmp_path, 3) as servers:
         for number in range(10):
-            assert servers[0].call("PUT", f"/v1/kv/k{number}", {"value": number})[0] == 200
+            assert servers[0].ask("PUT", f"/v1/kv/k{number}", {"value": number})[0] == 200
         for server in servers:
             server.kill()
         for server in servers:
             server.start()
         for server in servers:
             wait_for("back again", server.is_ready)
-            assert server.call("GET", "/v1/kv/k9")[1]["value"] == 9
+            assert server.ask("GET", "/v1/kv/k9")[1]["value"] == 9
 
 
 def test_a_failed_write_stops_the_node_before_it_answers(tmp_path: Path) -> None:
