@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -255,6 +256,37 @@ def test_the_request_timeout_holds_beside_a_long_election_timeout(tmp_path: Path
             assert 0.3 <= waited_s < 4, f"answered after {waited_s} s"
         finally:
             server.kill()
+
+
+def test_a_faulty_variant_that_cut_what_it_applied_does_not_spin(tmp_path: Path) -> None:
+    """It has applied more than its log holds, and must wait for new entries without a busy loop."""
+    peer, mine, http_port = free_ports(3)
+    server = Server("n1", f"n1=127.0.0.1:{mine},n2=127.0.0.1:{peer}", http_port, tmp_path)
+    server.start("--bug", "early-ack", "--election-timeout-ms", "30000")
+    try:
+        wait_for("the node listens", lambda: "event=start" in server.log.read_text())
+        with socket.create_connection(("127.0.0.1", mine), timeout=5) as link:
+            lost = tuple(Entry(1, b"") for _ in range(9000))
+            for message in (
+                Hello("n2", "n1"),
+                AppendRequest(1, 0, 0, lost, 9000, 1),
+                AppendRequest(2, 0, 0, (Entry(2, b""),), 1, 1),
+            ):
+                data = encode_message(message)
+                link.sendall(len(data).to_bytes(4, "big") + data)
+            wait_for("the cut", lambda: server.status()["last_index"] == 1)
+            assert server.status()["commit"] == 9000
+            before_s = _processor_s(server)
+            time.sleep(1)
+            assert _processor_s(server) - before_s < 0.5
+    finally:
+        server.kill()
+
+
+def _processor_s(server: Server) -> float:
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_the_node_imports_only_what_its_machines_have() -> None:
