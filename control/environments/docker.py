@@ -226,7 +226,7 @@ class Shell:
                 self._socket.sendall(request.encode())
                 answer: Any = json.loads(self._line(self._socket, deadline))
                 return scripts.Ended(*answer)
-            except (OSError, EOFError, DockerException, ValueError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 self._drop()
                 raise ClusterError(
                     f"{self._node}: its shell failed while running {script.strip()[:200]!r}: "
@@ -245,8 +245,13 @@ class Shell:
         """Start the process and return its raw connection, which carries framed output."""
         assert self._container.client is not None, "made by a client"
         api = self._container.client.api
-        made = api.exec_create(self._container.id, ["python3", "-c", _BOOT], stdin=True)
-        self._stream = api.exec_start(made["Id"], socket=True)
+        try:
+            made = api.exec_create(self._container.id, ["python3", "-c", _BOOT], stdin=True)
+            self._stream = api.exec_start(made["Id"], socket=True)
+        except (DockerException, requests.RequestException) as error:
+            raise ClusterError(
+                f"{self._node}: the engine starts nothing in its container: {error}"
+            ) from error
         raw: socket.socket = getattr(self._stream, "_sock", self._stream)
         source = Path(scripts.__file__).read_text()
         raw.sendall(json.dumps(source).encode() + b"\n")

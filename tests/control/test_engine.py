@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from labrys.control.environments import docker, engine, image
 from labrys.control.errors import ClusterError, MachineError
@@ -142,3 +143,19 @@ def test_logs_that_come_damaged_are_told_with_the_node(tmp_path: Path) -> None:
     broken: Any = Container()
     with pytest.raises(ClusterError, match=r"labrys-x-n1: its logs came damaged"):
         docker.collect(broken, tmp_path)
+
+
+def test_an_engine_that_went_away_is_told_and_not_the_script() -> None:
+    class Gone:
+        id = "1"
+
+        def __getattr__(self, name: str) -> Any:
+            return self
+
+        def exec_create(self, *_: Any, **__: Any) -> None:
+            raise requests.ConnectionError("refused")
+
+    gone: Any = Gone()
+    with pytest.raises(ClusterError) as caught:
+        docker.Shell("n1", gone).run("a long script", 1)
+    assert str(caught.value) == "n1: the engine starts nothing in its container: refused"
