@@ -31,12 +31,13 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
 
     say(text.first_line(msgspec.to_builtins(spec)))
     say(f"re-run     {rerun_command(spec)}")
-    with Interruption().installed() as interruption, _progress(spec) as watch:
+    showing = _plain(say) if as_json or not sys.stdout.isatty() else _progress(spec)
+    with Interruption().installed() as interruption, showing as (say_beside, watch):
         outcome = run_test(
             spec,
             runs_dir,
             interruption=interruption,
-            say=say,
+            say=say_beside,
             watch=watch,
             leave_cluster=leave_cluster,
         )
@@ -64,12 +65,23 @@ def _sayer(*, to_stderr: bool) -> Callable[[str], None]:
     return say
 
 
+Say = Callable[[str], None]
+Watch = Callable[[Op], None]
+
+
 @contextmanager
-def _progress(spec: Spec) -> Iterator[Callable[[Op], None]]:
-    """Show a progress bar of the main phase, on a terminal only; yields what to call per op."""
-    if not sys.stdout.isatty():
-        yield lambda op: None
-        return
+def _plain(say: Say) -> Iterator[tuple[Say, Watch]]:
+    """Show no progress."""
+    yield say, lambda op: None
+
+
+@contextmanager
+def _progress(spec: Spec) -> Iterator[tuple[Say, Watch]]:
+    """Show a progress bar of the main phase on the terminal.
+
+    Yields how to say a line above the bar, and what to call per op.
+    """
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -78,7 +90,13 @@ def _progress(spec: Spec) -> Iterator[Callable[[Op], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[ok]} ok  {task.fields[info]} info"),
     )
-    with Progress(*columns, transient=True, refresh_per_second=4) as progress:
+    console = Console(markup=False, highlight=False)
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
+
+        def say(line: str) -> None:
+            # Not click.echo: it finds its way past rich and writes into the bar.
+            console.print(line, soft_wrap=True)
+
         task = progress.add_task("", total=spec.time_limit, phase="set-up", ok=0, info=0)
         began_ns = 0
         counts = {OpType.OK: 0, OpType.INFO: 0}
@@ -97,4 +115,4 @@ def _progress(spec: Spec) -> Iterator[Callable[[Op], None]]:
                     info=counts[OpType.INFO],
                 )
 
-        yield watch
+        yield say, watch
