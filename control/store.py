@@ -14,6 +14,7 @@ import msgspec
 
 from labrys.checkers.history import encode_op
 from labrys.checkers.op import Op
+from labrys.checkers.verdict import CheckResult, Verdict
 from labrys.control.errors import MachineError, UsageError
 from labrys.control.spec import Spec, read_spec, resolve, to_yaml
 
@@ -84,6 +85,14 @@ class Recorder:
         self._unwritten.clear()
 
 
+class _Outline(msgspec.Struct):
+    """What results.json must hold to be of use; there is more in it."""
+
+    verdict: Verdict
+    checkers: dict[str, CheckResult] = {}
+    errors: list[str] = []
+
+
 class RunDirectory:
     """One run on disk: `runs/<test name>/<UTC stamp>-<seed>/`."""
 
@@ -145,7 +154,12 @@ class RunDirectory:
 
     def spec(self) -> Spec:
         """Return the resolved spec of this run. Raises UsageError if it is absent or damaged."""
-        return resolve(read_spec(self.path / SPEC))
+        path = self.path / SPEC
+        fields = read_spec(path)
+        try:
+            return resolve(fields)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write results.json whole or not at all. Raises MachineError."""
@@ -154,13 +168,15 @@ class RunDirectory:
     def read_results(self) -> dict[str, Any] | None:
         """Return the results, or None while there are none (a run that goes on, or died)."""
         try:
-            found = msgspec.json.decode(self.results.read_bytes())
+            content = self.results.read_bytes()
+            msgspec.json.decode(content, type=_Outline)
+            found: dict[str, Any] = msgspec.json.decode(content)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise UsageError(f"{self.results}: cannot be read: {error}") from error
-        if not isinstance(found, dict) or not isinstance(found.get("verdict"), str):
-            raise UsageError(f"{self.results}: not the results of a run: no verdict in it")
+        except OSError as error:
+            raise UsageError(f"{self.results}: cannot be read: {error.strerror}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.results}: not the results of a run: {error}") from error
         return found
 
     def node_logs(self) -> dict[str, list[str]]:

@@ -136,6 +136,28 @@ def test_results_are_written_whole_or_not_at_all(
     assert sorted(p.name for p in run.path.iterdir()) == ["nodes", "results.json", "test.yaml"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"verdict":7}', b'{"verdict":"fine"}', b"\xff",
+     b'{"verdict":"valid","checkers":[]}', b'{"verdict":"valid","checkers":{"stats":{}}}'],
+)  # fmt: skip
+def test_damaged_results_are_one_clear_error_that_names_the_file(
+    tmp_path: Path, content: bytes
+) -> None:
+    run = create_run(tmp_path, resolve({"seed": 1}))
+    assert run.read_results() is None
+    run.results.write_bytes(content)
+    with pytest.raises(UsageError, match=r"results\.json: not the results of a run"):
+        run.read_results()
+
+
+def test_spec_of_a_run_that_cannot_be_run_is_refused_with_its_file(tmp_path: Path) -> None:
+    run = create_run(tmp_path, resolve({"seed": 1}))
+    (run.path / "test.yaml").write_text("nodes: 4\n")
+    with pytest.raises(UsageError, match=r"test\.yaml: .*use 3 or 5"):
+        run.spec()
+
+
 def test_atomic_write_leaves_a_readable_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"content")
     assert (tmp_path / "file").read_bytes() == b"content"
