@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +15,21 @@ DEADLINE_S = 20.0
 T = TypeVar("T")
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Ports that are ours until the tests end.
+
+    A socket that is bound and does not listen lets a server with SO_REUSEADDR have its port (they
+    all set it) and keeps the kernel from giving it to anybody else in the meantime.
+    """
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        each.bind(("127.0.0.1", 0))
+    _reserved.extend(sockets)
+    return [int(each.getsockname()[1]) for each in sockets]
 
 
 def wait_for(what: str, attempt: Callable[[], T | None]) -> T:
