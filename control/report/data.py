@@ -332,6 +332,8 @@ def _cause(results: Results) -> str:
     verdict = results.verdict
     if verdict is None:
         return "The run has no results: it was stopped before it was judged, or they are damaged."
+    if results.interrupted and not results.checkers:
+        return "The run was interrupted, and asked twice to stop it did not judge what it had."
     if verdict is Verdict.ERROR and results.errors:
         return f"The rig failed: {error_text(results.errors[0])}"
     for name, check in results.checkers.items():
@@ -365,6 +367,7 @@ def _facts(
         ("faults", ", ".join(planned) or "none"),
         ("environment", f"{environment}, {len(nodes)} nodes"),
         ("started", results.started_at and results.started_at[:19].replace("T", " ") + " UTC"),
+        ("ended", "interrupted" if results.interrupted else None),
         ("duration", None if results.duration_s is None else f"{results.duration_s:.1f} s"),
         ("operations", f"{counts['ok']} ok, {counts['fail']} fail, {counts['info']} info"),
         ("faults played", f"{len(faults)}, {bit} seen to bite" if faults else "none"),

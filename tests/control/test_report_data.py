@@ -252,3 +252,12 @@ def test_the_simulated_run_is_what_the_tests_believe() -> None:
     assert [op.index for op in ops] == list(range(len(ops)))
     assert [op.time for op in ops] == sorted(op.time for op in ops)
     assert finding["data"]["rejected"][0]["op"] < len(ops)
+
+
+def test_an_interrupted_run_says_so_and_why_nothing_was_judged(tmp_path: Path) -> None:
+    cut = Results(verdict=Verdict.UNKNOWN, interrupted=True)
+    data = report_data(run_of([], tmp_path, results=cut))
+    assert "interrupted" in data.cause
+    assert ("ended", "interrupted") in data.facts
+    judged = msgspec.structs.replace(cut, checkers={"stats": CheckResult(Verdict.UNKNOWN, "few")})
+    assert report_data(run_of([], tmp_path, results=judged)).cause == "stats: few"
