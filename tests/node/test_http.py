@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +316,39 @@ def test_a_killed_leader_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None
         for server in servers:
             log = server.log.read_text()
             assert not any(w in log for w in ("Traceback", "AssertionError", "panic")), log
+
+
+def test_a_leader_that_was_paused_answers_nothing_that_is_out_of_date(tmp_path: Path) -> None:
+    """What it finds when it goes on: old replies of its followers, and clients that trust it."""
+    with cluster(tmp_path, 3) as servers:
+        leader = leader_of(servers)
+        others = [server for server in servers if server is not leader]
+        assert leader.ask("PUT", "/v1/kv/k", {"value": "old"})[0] == 200
+        assert leader.process is not None
+        with ExitStack() as stack:
+            read, write = (
+                stack.enter_context(
+                    closing(http.client.HTTPConnection("127.0.0.1", leader.http_port, timeout=10))
+                )
+                for _ in range(2)
+            )
+            for link in (read, write):
+                link.connect()
+            leader.process.send_signal(signal.SIGSTOP)
+            try:
+                assert others[0].ask("PUT", "/v1/kv/k", {"value": "new"})[0] == 200
+                read.request("GET", "/v1/kv/k")
+                write.request("PUT", "/v1/kv/late", json.dumps({"value": 1}))
+            finally:
+                leader.process.send_signal(signal.SIGCONT)
+            answer, outcome = read.getresponse(), write.getresponse()
+            found, said = json.loads(answer.read()), json.loads(outcome.read())
+        assert found["value"] == "new" if answer.status == 200 else found["definite"] is True
+        late = others[0].ask("GET", "/v1/kv/late")[0]
+        if outcome.status == 200:
+            assert late == 200, "it acknowledged a write that nobody knows"
+        elif said["definite"]:
+            assert late == 404, f"it took back a write that happened: {said}"
 
 
 def test_without_a_majority_requests_fail_definitely(tmp_path: Path) -> None:
