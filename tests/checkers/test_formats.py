@@ -151,7 +151,7 @@ def test_keys_that_would_be_taken_for_one_are_refused(tmp_path: Path) -> None:
         '{"type":"invoke","process":1,"f":"write","value":["1","b"]}',
     ]
     path = saved(tmp_path / "h.jsonl", "\n".join(lines) + "\n")
-    with pytest.raises(HistoryError, match='h.jsonl: op 1: the keys "1" and 1 would be taken'):
+    with pytest.raises(HistoryError, match=r'h\.jsonl: op 1: the keys "1" and 1 would be taken'):
         read_any(path, keyed=True)
 
 
