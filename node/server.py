@@ -215,6 +215,8 @@ class Node:
         self._service.answer_reads(effects.reads)
         if self._raft.role is not Role.LEADER:
             self._service.lose_office()
+        if self._raft.leader is not None:
+            self._service.follow(self._raft.leader)
         # A faulty variant may have cut what it committed: it gets on when new entries come.
         if effects.committed and self._raft.applied < self._raft.commit:
             self._wake()

@@ -133,10 +133,7 @@ class Service:
         if leader is None or leader == self._raft.id:
             respond(fault(503, "no-leader", True, "no leader is known here; try again"))
             return
-        if leader != self._forwarded_to:
-            # The one we asked before does not lead any more; its answers may never come.
-            self._break_forwards(f"{self._forwarded_to} was replaced by {leader} as leader")
-            self._forwarded_to = leader
+        self.follow(leader)
         request_id = next(self._ids)
         if self._send(leader, ForwardRequest(request_id, encode(request))):
             self._wait(request, respond, self._forwards, request_id)
@@ -227,6 +224,12 @@ class Service:
         for waiting in [*self._writes.values(), *self._reads.values()]:
             message = "this node stopped leading before it could answer"
             waiting.give_up(503, "leadership-lost", message)
+
+    def follow(self, leader: NodeId) -> None:
+        """This is the leader now: one that was asked before may never answer."""
+        if leader != self._forwarded_to:
+            self._break_forwards(f"{self._forwarded_to} was replaced by {leader} as leader")
+            self._forwarded_to = leader
 
     def lose_link(self, peer: NodeId) -> None:
         """A link to or from a peer broke: requests that went to it may stay unanswered."""

@@ -69,6 +69,8 @@ class Fixture:
             self.service.answer_reads(effects.reads)
             if self.raft.role is not Role.LEADER:
                 self.service.lose_office()
+            if self.raft.leader is not None:
+                self.service.follow(self.raft.leader)
 
     def outcome(self) -> tuple[int, str, bool]:
         """Status, code and definiteness of the only answer."""
@@ -117,6 +119,19 @@ def test_a_new_leader_ends_what_was_forwarded_to_the_old_one(
     at.execute(request_)
     at.follow("n3", term=2)
     at.service.execute(READ, lambda answer: None)
+    assert at.outcome() == (502, "forward-broken", definite)
+
+
+@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+def test_a_new_leader_ends_it_without_waiting_for_the_next_request(
+    at: Fixture, request_: Command | Get, definite: bool
+) -> None:
+    at.follow("n2")
+    at.execute(request_)
+    at.run()
+    assert at.answers == []
+    at.follow("n3", term=2)
+    at.run()
     assert at.outcome() == (502, "forward-broken", definite)
 
 
