@@ -3,8 +3,9 @@
 The recipe lies in docker/. A base is pulled, or where that fails made from Debian packages by
 docker/make-base-image; on top go the node's Python dependencies. Those come as wheels that pip
 fetches here, on the host, where proxies and certificates are set up; the build itself needs no
-network. The node's own code is not in the image, so images are rebuilt only when the recipe or
-the dependencies change: both are part of the tag.
+network. The node's own code is not in the image, so images are rebuilt only when the Dockerfile or
+the dependencies change: both are part of the tag. A base is kept; after a change of make-base-image
+remove it and the image by hand (docker rmi).
 """
 
 import fcntl

@@ -18,6 +18,8 @@ Invariants
   alone, as does `kill PID` and `kill -- -PGID`; from there it is handed down, outer to init to
   controller. Both relays keep these signals blocked and fetch them with sigwait: nothing is lost
   between two instructions, and PID 1, which the kernel shields from unhandled signals, sees them.
+- Ctrl-Z stops outer alone. The run inside goes on, since time goes on for it too; what is signalled
+  meanwhile arrives once outer is continued.
 - Without CAP_SYS_ADMIN a user namespace comes first, in which the user's id is mapped to 0. Files
   made inside belong to the user outside.
 

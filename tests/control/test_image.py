@@ -1,5 +1,7 @@
 """The image recipe, as far as that needs no engine."""
 
+import os
+import signal
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -110,6 +112,37 @@ def test_the_base_script_says_how_it_is_called() -> None:
     )
     assert done.returncode == 1
     assert "usage: make-base-image" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, None])
+def test_the_base_script_cleans_up_whatever_ends_it(
+    tmp_path: Path, number: signal.Signals | None
+) -> None:
+    # None: nobody reads it any more, as when labrys was killed.
+    programs = {
+        "id": "echo 0",
+        "debootstrap": 'touch "$4/made"; while echo I: Retrieving; do sleep 0.02; done; exit 1',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, script in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    with subprocess.Popen(
+        ["/bin/sh", str(_REPO / "docker" / "make-base-image"), str(tmp_path / "rootfs.tar")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != b"I: Retrieving\n":
+            assert process.poll() is None
+        assert list(tmp_path.glob("labrys-base.*/made")) != []
+        if number is not None:
+            os.killpg(process.pid, number)
+        process.stdout.close()
+        assert process.wait(30) != 0
+    assert list(tmp_path.glob("labrys-base.*")) == []
 
 
 def test_docker_stays_no_python_package() -> None:
