@@ -178,7 +178,8 @@ class _Run:
         with self._step("heal", seconds_as="heal_s"):
             self._nemesis.heal()
         if self._interruption.asked.is_set():
-            self._say("interrupted: what was recorded is kept and judged")
+            if self._interruption.count:  # otherwise the disk is full, which was told
+                self._say("interrupted: what was recorded is kept and judged")
             return
         recovered = False
         with self._step("recovery", seconds_as="recovery_s"):

@@ -302,6 +302,7 @@ def test_full_disk_ends_the_run_in_order_and_loses_nothing(
     outcome = rig.run(watch=fill, time_limit=60)
     assert outcome.exit_code == 4
     assert any("No space left" in error for error in outcome.results["errors"])
+    assert not any("interrupted" in line for line in rig.said)
     history = read_history(outcome.run.history)
     assert [op.index for op in history.ops] == list(range(len(history.ops)))
     assert len(history.ops) > 51
