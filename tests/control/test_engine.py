@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from docker.errors import APIError
 
 from labrys.control.environments import docker, engine, image
 from labrys.control.errors import ClusterError, MachineError
@@ -159,3 +160,25 @@ def test_an_engine_that_went_away_is_told_and_not_the_script() -> None:
     with pytest.raises(ClusterError) as caught:
         docker.Shell("n1", gone).run("a long script", 1)
     assert str(caught.value) == "n1: the engine starts nothing in its container: refused"
+
+
+def test_a_subnet_that_is_taken_is_passed_over(tmp_path: Path) -> None:
+    refusals = [
+        "Pool overlaps with other one on this address space",
+        "conflicts with network x (br-x): networks have overlapping IPv4",
+    ]
+    asked: list[str] = []
+
+    class Engine:
+        networks: Any = property(lambda self: self)
+
+        def create(self, name: str, *, ipam: dict[str, Any], **_: Any) -> str:
+            asked.append(ipam["Config"][0]["Subnet"])
+            if len(asked) <= len(refusals):
+                raise APIError(refusals[len(asked) - 1])
+            return name
+
+    engine_: Any = Engine()
+    _, subnet = docker._make_network(engine_, "labrys-x", {})
+    assert len(set(asked)) == 3
+    assert asked[-1] == f"{subnet}.0/24"
