@@ -57,12 +57,13 @@ class Budget:
             and limits.clock() >= self._deadline
         ):
             raise BudgetSpent(
-                f"{limits.seconds:g} s of checking", "raise --check-timeout (seconds)"
+                f"{limits.seconds:g} s of checking",
+                "raise --check-timeout (seconds); of labrys check: --timeout",
             )
         if limits.memory_used_mib is not None:
             used_mib = limits.memory_used_mib()
             if used_mib > limits.memory_mib:
                 raise BudgetSpent(
                     f"{limits.memory_mib} MiB of memory ({used_mib:.0f} in use)",
-                    "raise --check-memory (MiB)",
+                    "raise --check-memory (MiB); of labrys check: --memory",
                 )

@@ -191,7 +191,7 @@ def test_deadline_ends_in_unknown_with_where_what_and_the_knob() -> None:
 
     result = check(hard_history(), Limits(seconds=2.5, clock=clock))
     assert result.verdict is Verdict.UNKNOWN
-    assert result.hint == "raise --check-timeout (seconds)"
+    assert result.hint == "raise --check-timeout (seconds); of labrys check: --timeout"
     (finding,) = result.findings
     assert "reached 2.5 s of checking at op" in finding.message
     assert "to be placed there:" in finding.message
@@ -202,7 +202,7 @@ def test_memory_bound_ends_in_unknown_with_the_knob() -> None:
     limits = Limits(memory_mib=100, memory_used_mib=lambda: 101.0)
     result = check(hard_history(), limits)
     assert result.verdict is Verdict.UNKNOWN
-    assert result.hint == "raise --check-memory (MiB)"
+    assert result.hint == "raise --check-memory (MiB); of labrys check: --memory"
     assert "reached 100 MiB of memory (101 in use)" in result.findings[0].message
 
 
