@@ -13,7 +13,7 @@ _PATTERNS: Final = (
     _TRACEBACK,
     re.compile(r"\bpanic: |\bpanicked at "),
     re.compile(r"\bAssertionError\b|\bassert(ion)? (failed|violated)\b", re.IGNORECASE),
-    re.compile(r"^fatal error: |\bSegmentation fault\b|\bSIGSEGV\b"),
+    re.compile(r"^fatal error: |^Fatal Python error: |\bSegmentation fault\b|\bSIGSEGV\b"),
 )
 _LINE_CHARS_MAX: Final = 300
 _TOLD_PER_NODE_MAX: Final = 10

@@ -139,6 +139,7 @@ def logs(lines: Sequence[str]) -> CheckResult:
         "node: raft.c:88: Assertion failed: term >= 0",
         "fatal error: all goroutines are asleep - deadlock!",
         "Segmentation fault (core dumped)",
+        "Fatal Python error: Aborted",
     ],
 )
 def test_panic_or_failed_assertion_in_a_log_is_invalid(line: str) -> None:
