@@ -58,9 +58,6 @@ LEADER_SHAPES: Final[Mapping[str, Callable[[Sequence[str], str], Grudge]]] = {
 }
 """Shapes around whoever leads at the moment."""
 
-OF_THREE: Final = frozenset({"majorities-ring", "bridge"})
-"""Shapes that cut nothing between fewer than three nodes."""
-
 GROUPS: Final = (
     ("isolate-leader",),
     ("halves", "random-halves", "minority"),
@@ -103,10 +100,7 @@ class Partition(FaultPackage):
         super().__init__(env, system, options)
         if len(env.nodes) < 2:
             raise UsageError(f"a partition needs at least 2 nodes, not {len(env.nodes)}")
-        enough = len(env.nodes) > 2
-        self._groups = only(GROUPS, [s for s in options.shapes if enough or s not in OF_THREE])
-        if not self._groups:
-            raise UsageError(f"partition: {', '.join(options.shapes)}: need 3 nodes or more")
+        self._groups = only(GROUPS, options.shapes)
         self.backends: dict[str, str] = {}
         """What `iptables -V` says in each node, known after `set_up`."""
 

@@ -196,11 +196,3 @@ def test_only_the_wanted_shapes_are_played() -> None:
 def test_single_node_cannot_be_partitioned() -> None:
     with pytest.raises(UsageError, match="at least 2 nodes"):
         partition(FakeEnvironment(("n1",)))
-
-
-def test_two_nodes_get_only_shapes_that_cut_them() -> None:
-    two = FakeEnvironment(("n1", "n2"))
-    cut = partition(two)
-    assert all(cut.settle(cut.plan(turn, "seed")).plan["grudge"] for turn in range(30))
-    with pytest.raises(UsageError, match="partition: bridge, majorities-ring: need 3 nodes"):
-        partition(two, None, "bridge", "majorities-ring")
