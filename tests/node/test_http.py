@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.node.servers import Server, cluster, leader_of, wait_for
 
-from labrys.node.http import Api, Connection
+from labrys.node.http import BODY_BYTES_MAX, Api, Connection
 from labrys.node.service import Answer, Respond
 
 
@@ -39,14 +39,19 @@ def error_of(answer: tuple[int, Any]) -> tuple[int, str, bool]:
 
 
 def raw(server: Server, data: bytes) -> bytes:
-    """Send bytes and read until the node closes the connection."""
+    """Send bytes and read until the node closes the connection.
+
+    It may do so before it has read everything; what it said until then arrives all the same.
+    """
+    received = b""
     with socket.create_connection(("127.0.0.1", server.http_port), timeout=10) as link:
-        link.sendall(data)
-        link.shutdown(socket.SHUT_WR)
-        received = b""
-        while chunk := link.recv(65536):
-            received += chunk
-        return received
+        with contextlib.suppress(OSError):
+            link.sendall(data)
+            link.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while chunk := link.recv(65536):
+                received += chunk
+    return received
 
 
 def test_put_get_delete(alone: Server) -> None:
@@ -154,7 +159,8 @@ def test_poisonous_values_are_refused_before_the_log(alone: Server, body: bytes)
 def test_a_body_too_large_is_refused(alone: Server) -> None:
     head = b"PUT /v1/kv/k HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", alone.http_port), timeout=10) as link:
-        link.sendall(head + b'{"value":"' + b"x" * 1_100_000)
+        # Not a byte more than it takes: what the node has not read when it closes resets the link.
+        link.sendall(head + b"x" * (BODY_BYTES_MAX + 1))
         assert link.recv(100).startswith(b"HTTP/1.1 413 ")
     assert alone.is_ready()
 
