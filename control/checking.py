@@ -30,6 +30,8 @@ class Checked(msgspec.Struct, frozen=True):
     readings: dict[str, Any]
     """How it was read: format, model and the choices that can change a verdict."""
     checkers: dict[str, CheckResult]
+    errors: tuple[str, ...] = ()
+    """What failed in the rig when a run was made: judging again does not mend that."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -131,7 +133,9 @@ def _check_run(run: RunDirectory, reading: Reading) -> Checked:
         logs=run.node_logs(),
         budget=judge.limits(reading.seconds, reading.memory_mib),
     )
-    return _checked(str(run.path), {"workload": spec.workload}, checkers)
+    errors = tuple((run.read_results() or {}).get("errors", ()))
+    verdict = judge.conclude_verdict(checkers, failed=bool(errors))
+    return Checked(str(run.path), verdict, {"workload": spec.workload}, checkers, errors)
 
 
 def _check_file(path: str, reading: Reading) -> Checked:
@@ -162,7 +166,8 @@ def _check_file(path: str, reading: Reading) -> Checked:
         "torn": history.torn,
     }
     budget = judge.limits(reading.seconds, reading.memory_mib)
-    return _checked(path, readings, judge.judge_history(main, history, budget))
+    checkers = judge.judge_history(main, history, budget)
+    return Checked(path, judge.conclude_verdict(checkers, failed=False), readings, checkers)
 
 
 def _read(path: Path) -> History:
@@ -174,11 +179,6 @@ def _read(path: Path) -> History:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _checked(path: str, readings: dict[str, Any], checkers: dict[str, CheckResult]) -> Checked:
-    verdict = combine(result.verdict for result in checkers.values())
-    return Checked(path, verdict, readings, checkers)
-
-
 def _lines(checked: Checked) -> list[str]:
     # A start of "" must not look like none at all.
     how = "  ".join(
@@ -187,5 +187,6 @@ def _lines(checked: Checked) -> list[str]:
     )
     return [
         f"{checked.path}: {checked.verdict.upper()}  ({how})",
+        *text.rig_error_lines(checked.errors),
         *text.checker_lines(checked.checkers),
     ]

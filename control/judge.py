@@ -19,7 +19,7 @@ from labrys.checkers.history import History
 from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.logs import LogPatterns
 from labrys.checkers.stats import Stats
-from labrys.checkers.verdict import CheckResult, Verdict
+from labrys.checkers.verdict import CheckResult, Verdict, combine
 from labrys.control.spec import Spec
 from labrys.workloads.registry import WORKLOADS
 
@@ -57,6 +57,12 @@ def judge_run(
 def judge_history(main: Checker, history: History, budget: Limits) -> dict[str, CheckResult]:
     """Judge a history about which nothing else is known by the one checker that fits it."""
     return _judge([main], history, Evidence(limits=budget))
+
+
+def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:
+    """Combine what the checkers say with whether the rig itself failed."""
+    verdicts = [result.verdict for result in checkers.values()]
+    return combine([*verdicts, Verdict.ERROR] if failed else verdicts)
 
 
 def _judge(

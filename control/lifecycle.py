@@ -20,7 +20,7 @@ import msgspec
 from labrys.checkers.checker import Limits
 from labrys.checkers.history import FINAL, HEAL, MAIN, PHASE, read_history
 from labrys.checkers.op import NEMESIS, Op, OpType
-from labrys.checkers.verdict import CheckResult, Verdict, combine
+from labrys.checkers.verdict import CheckResult, Verdict
 from labrys.control import judge
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment, on_nodes
@@ -248,7 +248,7 @@ class _Run:
                 )
         # Asked once during the check, everything was done and judged all the same.
         interrupted = was_interrupted or self._interruption.impatient
-        verdict = conclude_verdict(checkers, failed=bool(self._failures))
+        verdict = judge.conclude_verdict(checkers, failed=bool(self._failures))
         results = self._results(verdict, checkers, interrupted=interrupted)
         try:
             write_atomically(self.directory.junit, junit_xml(results, checkers))
@@ -256,7 +256,7 @@ class _Run:
         except MachineError as error:
             # There is no room for the results, but they can still be told.
             self._failures.append(str(error))
-            verdict = conclude_verdict(checkers, failed=True)
+            verdict = judge.conclude_verdict(checkers, failed=True)
             results = self._results(verdict, checkers, interrupted=interrupted)
         try:
             write_report(self.directory.path)
@@ -391,12 +391,6 @@ class _Run:
         finally:
             if seconds_as is not None:
                 self._timings[seconds_as] = time.monotonic() - began
-
-
-def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:
-    """Combine what the checkers say with whether the rig itself failed."""
-    verdicts = [result.verdict for result in checkers.values()]
-    return combine([*verdicts, Verdict.ERROR] if failed else verdicts)
 
 
 def describe(error: BaseException) -> str:

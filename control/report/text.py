@@ -102,7 +102,7 @@ def verdict_block(
     """
     run = msgspec.convert(dict(results), Results)
     lines = [f"verdict {_styled(run.verdict, color)}{'  (interrupted)' * run.interrupted}"]
-    lines += [f"  rig error: {_one_line(str(error))}" for error in run.errors]
+    lines += rig_error_lines(run.errors)
     lines += checker_lines(run.checkers, color=color)
     if run.rerun:
         lines.append(f"re-run     {_one_line(run.rerun)}")
@@ -112,6 +112,11 @@ def verdict_block(
     seed = "?" if run.seed is None else run.seed
     ending = f"labrys: seed {seed}  {_styled(run.verdict, color)}  exit {exit_code}"
     return "\n".join([*lines, ending])
+
+
+def rig_error_lines(errors: Iterable[Any]) -> list[str]:
+    """Return what failed in the rig itself, a line each."""
+    return [f"  rig error: {_one_line(str(error))}" for error in errors]
 
 
 def checker_lines(checkers: Mapping[str, CheckResult], *, color: bool = False) -> list[str]:

@@ -14,6 +14,7 @@ from tests.control.loopback import LoopbackEnvironment
 from labrys.checkers.history import decode_op, read_history
 from labrys.checkers.op import Op
 from labrys.control import judge, process
+from labrys.control.checking import check_paths, parse_reading
 from labrys.control.environments import registry as environments
 from labrys.control.interruption import Interruption
 from labrys.control.lifecycle import Outcome, run_test
@@ -22,6 +23,18 @@ from labrys.control.process import State
 from labrys.control.spec import resolve
 from labrys.control.store import RunDirectory
 from labrys.control.systems.raftkv import RaftKv
+
+READING = parse_reading(
+    model=None,
+    workload=None,
+    file_format="auto",
+    initial=None,
+    keyed=False,
+    nil_read="absent",
+    timeout=60.0,
+    memory=4096,
+)
+"""How `labrys check` reads without flags."""
 
 
 class Rig:
@@ -145,6 +158,17 @@ def test_failure_after_recording_does_not_hide_a_violation(rig: Rig) -> None:
     outcome = rig.run(bug="stale-read", rate=400, concurrency=6, time_limit=4)
     assert outcome.exit_code == 1
     assert "planted in destroy" in outcome.results["errors"][0]
+
+
+def test_failure_of_the_rig_is_not_mended_by_judging_again(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.fail_in = "collect_logs"
+    outcome = rig.run()
+    assert outcome.results["checkers"]["linearizable"]["verdict"] == "valid"
+    code = check_paths([str(outcome.run.path)], rig.runs_dir, READING, as_json=False)
+    assert code == outcome.exit_code == 4
+    assert "rig error: collect logs: " in capsys.readouterr().out
 
 
 def test_failed_heal_is_an_error_but_final_reads_and_tear_down_happen(
