@@ -50,7 +50,7 @@ ROWS = (
     ),
     Row(
         "lose-tail",
-        "--bug lose-tail --faults kill:all+majority --fault-interval 3 --time-limit 30",
+        "--bug lose-tail --faults kill:all+majority --fault-interval 3 --time-limit 60",
     ),
 )
 
