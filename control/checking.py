@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from labrys.checkers.formats import AUTO, FORMATS, INITIAL, detect, read_any
-from labrys.checkers.history import History, HistoryError, read_history
+from labrys.checkers.history import HistoryError
 from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.models import MODELS, json_text
 from labrys.checkers.verdict import CheckResult, Verdict, combine
@@ -128,7 +128,7 @@ def _check_run(run: RunDirectory, reading: Reading) -> Checked:
     spec = run.spec()
     checkers = judge.judge_run(
         spec,
-        _read(run.history),
+        run.read_history(),
         faults=read_ledger(run.ledger),
         logs=run.node_logs(),
         budget=judge.limits(reading.seconds, reading.memory_mib),
@@ -168,15 +168,6 @@ def _check_file(path: str, reading: Reading) -> Checked:
     budget = judge.limits(reading.seconds, reading.memory_mib)
     checkers = judge.judge_history(main, history, budget)
     return Checked(path, judge.conclude_verdict(checkers, failed=False), readings, checkers)
-
-
-def _read(path: Path) -> History:
-    try:
-        return read_history(path)
-    except HistoryError as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _lines(checked: Checked) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from labrys.checkers.history import HistoryError, encode_op, read_history
+from labrys.checkers.history import encode_op
 from labrys.checkers.op import Op
 from labrys.control.errors import UsageError
 from labrys.control.report import text
@@ -76,20 +76,13 @@ def show_run(reference: str, runs_dir: Path, *, as_json: bool) -> None:
 def print_history(reference: str, runs_dir: Path, *, as_json: bool, **filters: Any) -> None:
     """Print the ops of a run that pass all filters, one line each."""
     run = find_run(reference, runs_dir)
-    try:
-        history = read_history(run.history)
-    except HistoryError as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        raise UsageError(f"{run.history}: cannot be read: {error.strerror}") from error
-    count = 0
-    for op in _filtered(history.ops, **filters):
-        if not count and not as_json:
-            click.echo(text.OP_HEADER)
-        click.echo(encode_op(op) if as_json else text.op_line(op))
-        count += 1
-    if not count:
+    history = run.read_history()
+    ops = list(_filtered(history.ops, **filters))
+    if not ops:
         click.echo(f"no op of the {len(history.ops)} in {run.history} matches", err=True)
+        return
+    for line in map(encode_op, ops) if as_json else text.op_lines(ops):
+        click.echo(line)
 
 
 def _filtered(

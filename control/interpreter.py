@@ -286,11 +286,6 @@ class Interpreter:
             budget_s -= (self._clock() - began) / 1e9
 
 
-def no_nemesis(op: Op) -> Op:
-    """The nemesis of a run without faults: has nothing it could do, and says so."""
-    raise InternalError(f"a run without faults was asked for {op.f}")
-
-
 class _InFlight(msgspec.Struct):
     op: Op
     deadline: int

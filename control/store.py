@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from labrys.checkers.history import encode_op
+from labrys.checkers.history import History, HistoryError, encode_op, read_history
 from labrys.checkers.op import Op
 from labrys.checkers.verdict import CheckResult, Verdict
 from labrys.control.errors import MachineError, UsageError
@@ -178,6 +178,15 @@ class RunDirectory:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{self.results}: not the results of a run: {error}") from error
         return found
+
+    def read_history(self) -> History:
+        """Return what was recorded. Raises UsageError for a history that cannot be judged."""
+        try:
+            return read_history(self.history)
+        except HistoryError as error:
+            raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"{self.history}: cannot be read: {error.strerror}") from error
 
     def node_logs(self) -> dict[str, list[str]]:
         """Return the log lines of every node."""

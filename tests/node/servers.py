@@ -62,6 +62,15 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*self.argv, *flags], stdout=log, stderr=log)
 
+    def argv_with_file_limit(self, size_bytes: int) -> list[str]:
+        """The command of this node where no file may grow beyond `size_bytes`."""
+        limited = (
+            "import resource, runpy\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, {size_bytes}))\n"
+            "runpy.run_module('labrys.node.cli', run_name='__main__')\n"
+        )
+        return [sys.executable, "-c", limited, *self.argv[3:]]
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         if self.process is not None:

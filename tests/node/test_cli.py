@@ -222,12 +222,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
 def test_a_failed_write_stops_a_node_that_cannot_even_say_so(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as (server,):
         server.kill()
-        limited = (
-            "import resource, runpy\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-            "runpy.run_module('labrys.node.cli', run_name='__main__')\n"
-        )
-        argv = [sys.executable, "-c", limited, *server.argv[3:]]
+        argv = server.argv_with_file_limit(20_000)
         with Path("/dev/full").open("ab") as full:
             server.process = subprocess.Popen(argv, stdout=full, stderr=full)
             wait_for("the limited node is ready", server.is_ready)

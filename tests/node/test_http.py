@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -388,12 +387,7 @@ def test_everything_survives_killing_all_nodes(tmp_path: Path) -> None:
 def test_a_failed_write_stops_the_node_before_it_answers(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as (server,):
         server.kill()
-        limited = (
-            "import resource, runpy\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-            "runpy.run_module('labrys.node.cli', run_name='__main__')\n"
-        )
-        argv = [sys.executable, "-c", limited, *server.argv[3:]]
+        argv = server.argv_with_file_limit(20_000)
         process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
         try:
             wait_for("the limited node is ready", server.is_ready)
