@@ -14,6 +14,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     term: int
     command: bytes
+    is_configuration: bool = False
+    """The command is a `configuration.Configuration`, for Raft itself and not for the store."""
 
 
 class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -21,6 +23,8 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     term: int = 0
     vote: NodeId | None = None
+    is_observer: bool = False
+    """The node does not know yet what it promised before; see `recall`."""
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
@@ -33,6 +37,8 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False)
     last_index: int
     last_term: int
     pre: bool
+    is_transfer: bool = False
+    """The leader itself asked the sender to take over: no reason to be loyal (3.10)."""
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -75,11 +81,79 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False)
     hint_term: int = 0
 
 
+class InstallRequest(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """InstallSnapshot (section 7): one piece of the snapshot that ends at `index`.
+
+    The core leaves `data` empty; whoever sends it fills in up to the configured number of bytes of
+    the snapshot file from `offset` on, and `is_last` with them.
+    """
+
+    term: int
+    round: int
+    index: int
+    index_term: int
+    offset: int
+    data: bytes = b""
+    is_last: bool = False
+
+
+class InstallReply(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """The follower wants `offset` next of the snapshot at `index`; None when it needs no more."""
+
+    term: int
+    round: int
+    index: int
+    offset: int | None
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """The leader hands over: campaign at once (dissertation 3.10)."""
+
+    term: int
+
+
+class ReadRequest(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """A follower asks for an index as of now, for all reads in its batch (dissertation 6.4)."""
+
+    term: int
+    batch: int
+
+
+class ReadReply(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """Reads of the batch may be answered where `index` is applied."""
+
+    term: int
+    batch: int
+    index: int
+
+
+class RecallRequest(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
+    """A node whose data is new asks what it may have promised in an earlier life; see `recall`."""
+
+    nonce: int
+
+
+class RecallReply(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
+    """What the sender's disk knows; `is_observer` when it asks the same question itself."""
+
+    nonce: int
+    term: int
+    last_index: int
+    last_term: int
+    is_observer: bool
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
-    """The first message on a link: who speaks, and to whom they believe they speak."""
+    """The first message on a link: who speaks, and to whom they believe they speak.
+
+    `address` is where the sender listens for peers, so that a node which is just joining and knows
+    nobody can answer.
+    """
 
     sender: NodeId
     target: NodeId
+    cluster: str = "labrys"
+    address: str = ""
 
 
 class ForwardRequest(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
@@ -97,8 +171,35 @@ class ForwardReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False
     body: bytes
 
 
-RaftMessage = VoteRequest | VoteReply | AppendRequest | AppendReply
-Message = RaftMessage | Hello | ForwardRequest | ForwardReply
+class StateReport(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
+    """A node's state hash after it applied `index`, for the corruption check; see `audit`."""
+
+    index: int
+    state_hash: int
+
+
+class Diverged(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
+    """A majority has another state at `index` than the receiver: it must stop; see `audit`."""
+
+    index: int
+    state_hash: int
+    """The majority's."""
+
+
+RaftMessage = (
+    VoteRequest
+    | VoteReply
+    | AppendRequest
+    | AppendReply
+    | InstallRequest
+    | InstallReply
+    | TimeoutNow
+    | ReadRequest
+    | ReadReply
+    | RecallRequest
+    | RecallReply
+)
+Message = RaftMessage | Hello | ForwardRequest | ForwardReply | StateReport | Diverged
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
