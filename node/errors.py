@@ -21,3 +21,12 @@ class MachineError(NodeError):
 
 class CorruptLog(MachineError):
     """The log holds bytes that no crash explains: names file, offset and what to do."""
+
+
+class Refused(Exception):
+    """A request that this node will certainly not carry out; `code` is the API's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
