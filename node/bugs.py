@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
+from labrys.node.effects import Effects, Persist
 from labrys.node.errors import UsageError
-from labrys.node.messages import NodeId
-from labrys.node.raft import Effects, Persist, Raft
+from labrys.node.messages import Entry, NodeId
+from labrys.node.raft import Raft
 from labrys.node.storage import Storage
 
 
@@ -32,7 +33,7 @@ class StaleRead(Careless):
         super().__init__(*args, **kwargs)
         self._at_once: list[int] = []
 
-    def read(self, read_id: int) -> bool:
+    def read(self, read_id: int, now_ms: int, *, lease: bool = False) -> bool:
         self._at_once.append(read_id)
         return True
 
@@ -48,10 +49,9 @@ class EarlyAck(Careless):
     A leader that acknowledges alone does not ask whether it still has a majority, either.
     """
 
-    def _append(self, command: bytes) -> int:
-        index = super()._append(command)
-        self._commit_to(index)
-        return index
+    def _append(self, entries: Sequence[Entry]) -> None:
+        super()._append(entries)
+        self._commit_to(self.log.last_index)
 
     def _has_lost_quorum(self) -> bool:
         return False

@@ -53,7 +53,6 @@ def parse(argv: Sequence[str]) -> Settings:
     return Settings(
         config=Config(
             id=node,
-            voters=tuple(peers),
             election_timeout_ms=args.election_timeout_ms,
             heartbeat_ms=args.heartbeat_ms,
         ),

@@ -17,11 +17,21 @@ from pathlib import Path
 import msgspec
 
 from labrys.node.bugs import Bug
+from labrys.node.configuration import Configuration
+from labrys.node.effects import Restored, SnapshotMeta
 from labrys.node.errors import MachineError, NodeError
 from labrys.node.http import Api
 from labrys.node.logline import Say, wall_iso, write_line
 from labrys.node.machine import Machine
-from labrys.node.messages import ForwardReply, ForwardRequest, Hello, Message, NodeId
+from labrys.node.messages import (
+    Diverged,
+    ForwardReply,
+    ForwardRequest,
+    Hello,
+    Message,
+    NodeId,
+    StateReport,
+)
 from labrys.node.peers import Address, PeerNetwork
 from labrys.node.raft import Config, Raft, Role
 from labrys.node.service import Service
@@ -66,8 +76,7 @@ class Node:
         core = settings.bug.raft if settings.bug else Raft
         self._raft = core(
             settings.config,
-            storage.hard_state,
-            storage.entries,
+            Restored(storage.hard_state, SnapshotMeta(0, 0, _initial(settings)), storage.entries),
             random.Random(settings.seed),
             _now_ms(),
         )
@@ -106,7 +115,7 @@ class Node:
             servers.append(await self._api.listen(self._settings.http))
             dialling.extend(
                 self._loop.create_task(self._peers.keep_dialling(peer))
-                for peer in self._settings.config.voters
+                for peer in self._settings.peers
                 if peer != self._raft.id
             )
             self._say(
@@ -169,11 +178,14 @@ class Node:
                 self._service.on_forward_reply(message)
             case Hello():
                 self._say(warning="a second hello", peer=peer)
+            case StateReport() | Diverged():
+                self._say(warning="an answer to a question nobody asked", peer=peer)
             case _:
                 self._raft.step(peer, message, _now_ms())
         self._wake()
 
     def _on_link_lost(self, peer: NodeId) -> None:
+        self._raft.unreachable(peer)
         self._service.lose_link(peer)
 
     def _on_timer(self) -> None:
@@ -262,6 +274,11 @@ class Node:
         raft = self._raft
         ready = raft.is_ready and raft.applied == raft.commit
         return {"ready": ready, "role": raft.role, "leader": raft.leader}
+
+
+def _initial(settings: Settings) -> Configuration:
+    addresses = {node: _shown(address) for node, address in settings.peers.items()}
+    return Configuration(voters=tuple(settings.peers), addresses=addresses)
 
 
 def _shown(address: Address) -> str:

@@ -172,7 +172,7 @@ class Service:
             respond(fault(503, "busy", True, message))
         elif isinstance(request, Get):
             read_id = next(self._ids)
-            if not self._raft.read(read_id):
+            if not self._raft.read(read_id, self._now_ms()):
                 return False
             self._wait(request, respond, self._reads, read_id)
         else:
@@ -193,7 +193,8 @@ class Service:
 
     def apply(self, index: int, entry: Entry) -> None:
         """A committed entry: execute it, and answer whoever waits at its index."""
-        outcome = None if entry.command == NO_OP else self._machine.apply(entry.command)
+        is_raft_own = entry.is_configuration or entry.command == NO_OP
+        outcome = None if is_raft_own else self._machine.apply(entry.command)
         waiting = self._writes.get(index)
         if waiting is None:
             return
@@ -221,9 +222,12 @@ class Service:
 
     def lose_office(self) -> None:
         """This node stopped leading: what it appended may or may not survive."""
-        for waiting in [*self._writes.values(), *self._reads.values()]:
+        for waiting in list(self._writes.values()):
             message = "this node stopped leading before it could answer"
             waiting.give_up(503, "leadership-lost", message)
+        if self._raft.leader is None:
+            for waiting in list(self._reads.values()):
+                waiting.give_up(503, "no-leader", "no leader is known here any more; try again")
 
     def follow(self, leader: NodeId) -> None:
         """This is the leader now: one that was asked before may never answer."""

@@ -33,9 +33,9 @@ from typing import Self
 
 import msgspec
 
+from labrys.node.effects import Persist
 from labrys.node.errors import CorruptLog, MachineError
 from labrys.node.messages import Entry, HardState, NodeId
-from labrys.node.raft import Persist
 
 FORMAT = 1
 _PREFIX = struct.Struct("<II")

@@ -9,8 +9,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+from labrys.node.effects import Persist
 from labrys.node.messages import NodeId, RaftMessage
-from labrys.node.raft import Persist
 from labrys.node.storage import Storage
 
 Messages = tuple[tuple[NodeId, RaftMessage], ...]

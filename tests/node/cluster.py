@@ -9,18 +9,27 @@ promises (figure 3), plus two things that clients rely on:
 - leader completeness: a new leader holds every entry committed in earlier terms;
 - state machine safety: no two nodes apply different entries at one index;
 - durability: at the moment an entry first counts as committed, a majority of *disks* hold it;
-- reads: an answer is never older than what was committed anywhere when the read began.
+- reads: an answer is never older than what was committed anywhere when the read began;
+- snapshots: a node installs exactly the bytes that a leader's snapshot has.
 
 The network loses, repeats and reorders. A disk finishes batches late, one by one, and a crash may
-fall before a batch is written or after it is written and before its messages have left.
+fall before a batch is written or after it is written and before its messages have left. Nodes take
+snapshots, hand the office over, come and go as members, and now and then one loses its disk.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from labrys.node.messages import Entry, HardState, RaftMessage
-from labrys.node.raft import Config, Effects, Persist, Raft, Role
+import msgspec
+
+from labrys.node.configuration import Configuration
+from labrys.node.effects import Effects, Persist, Restored, SnapshotMeta
+from labrys.node.errors import Refused
+from labrys.node.messages import Entry, HardState, InstallRequest, RaftMessage
+from labrys.node.raft import Config, Raft, Role
+
+PIECE_BYTES = 8
 
 
 class Violation(AssertionError):
@@ -30,20 +39,48 @@ class Violation(AssertionError):
 class Disk:
     """What survives a crash."""
 
-    def __init__(self) -> None:
-        self.hard_state = HardState()
+    def __init__(self, initial: Configuration, *, is_blank: bool = False) -> None:
+        self.initial = initial
+        self.hard_state = HardState(is_observer=is_blank)
+        self.base = SnapshotMeta(0, 0, initial)
+        """Where the log begins."""
+        self.snapshot = self.base
         self.entries: list[Entry] = []
+        self.incoming = b""
 
     def write(self, batch: Persist) -> None:
-        """Store one batch."""
+        """Store one batch, but for its pieces of a snapshot."""
         if batch.hard_state is not None:
             self.hard_state = batch.hard_state
+        if batch.base is not None:
+            self.base = batch.base
+            self.entries.clear()
         if batch.entries:
-            del self.entries[batch.first_index - 1 :]
+            del self.entries[batch.first_index - self.base.index - 1 :]
             self.entries.extend(batch.entries)
+
+    def at(self, index: int) -> Entry | None:
+        """The entry that is stored at the index."""
+        place = index - self.base.index - 1
+        return self.entries[place] if 0 <= place < len(self.entries) else None
+
+    def restored(self) -> Restored:
+        """What a node finds when it starts: its log only as far as it fits the snapshot."""
+        snapshot = self.snapshot
+        held = self.at(snapshot.index)
+        if snapshot.index > self.base.index:
+            fits = held is not None and held.term == snapshot.term
+            self.entries = self.entries[snapshot.index - self.base.index :] if fits else []
+            self.base = snapshot
+        return Restored(self.hard_state, snapshot, list(self.entries))
 
     def crash(self) -> None:
         """Called at every crash; a correct disk keeps everything."""
+
+
+def snapshot_bytes(index: int, term: int) -> bytes:
+    """What stands for the state in a snapshot."""
+    return f"the state at {index} of term {term}".encode()
 
 
 @dataclass
@@ -72,15 +109,27 @@ class Cluster:
         *,
         sends_before_persist: bool = False,
         batch_count_max: int = 3,
+        spares: int = 0,
+        is_blank: bool = False,
     ) -> None:
+        """`spares` are nodes outside the configuration; `is_blank` begins with new disks."""
         self.rng = random.Random(seed)
         self.now_ms = 0
-        self.names = tuple(f"n{i + 1}" for i in range(size))
-        self.quorum = size // 2 + 1
+        self.names = tuple(f"n{i + 1}" for i in range(size + spares))
+        self.initial = Configuration(voters=self.names[:size])
         self.core = core
         self.sends_before_persist = sends_before_persist
         self.batch_count_max = batch_count_max
-        self.members = {name: Member(name, disk()) for name in self.names}
+        self.disk = disk
+        self.members = {
+            name: Member(name, disk(self.initial, is_blank=is_blank and size > 1))
+            if name in self.initial.voters
+            else Member(name, disk(Configuration(voters=())))
+            for name in self.names
+        }
+        self.metas: dict[tuple[int, int], SnapshotMeta] = {}
+        """Every snapshot that was taken, by index and term."""
+        self.installs = self.changes = self.wipes = 0
         self.wire: list[tuple[str, str, RaftMessage]] = []
         self.cut: set[tuple[str, str]] = set()
         self.leaders: dict[int, str] = {}
@@ -90,6 +139,7 @@ class Cluster:
         self.reads: dict[int, int] = {}
         """Read id to the commit index that its answer must not be behind."""
         self.answered: list[int] = []
+        self.late: list[tuple[str, str, RaftMessage]] = []
         self._numbers = 0
         for member in self.members.values():
             self.start(member.name)
@@ -101,14 +151,15 @@ class Cluster:
         member = self.members[name]
         config = Config(
             id=name,
-            voters=self.names,
             batch_count_max=self.batch_count_max,
             apply_count_max=5,
+            trailing_count=2,
+            chunk_bytes=PIECE_BYTES,
         )
         rng = random.Random(self.rng.random())
-        disk = member.disk
-        member.raft = self.core(config, disk.hard_state, disk.entries, rng, self.now_ms)
-        member.applied = 0
+        member.raft = self.core(config, member.disk.restored(), rng, self.now_ms)
+        member.disk.incoming = b""
+        member.applied = member.disk.snapshot.index
         member.restarts += 1
 
     def crash(self, name: str, jobs_written: int = 0) -> None:
@@ -147,10 +198,10 @@ class Cluster:
         self.settle(name)
         return index
 
-    def read(self, name: str) -> int | None:
+    def read(self, name: str, *, lease: bool = False) -> int | None:
         """Begin a read; its id if the node took it."""
         self._numbers += 1
-        if not self.up(name).read(self._numbers):
+        if not self.up(name).read(self._numbers, self.now_ms, lease=lease):
             return None
         self.reads[self._numbers] = len(self.committed)
         self.settle(name)
@@ -166,7 +217,25 @@ class Cluster:
             self._send(name, messages)
         if batch is not None and member.raft is not None:
             member.raft.persisted(batch.term, batch.last_index)
+            for piece in batch.chunks:
+                self._receive(member, member.raft, piece)
             self.settle(name)
+
+    def _receive(self, member: Member, raft: Raft, piece: InstallRequest) -> None:
+        disk = member.disk
+        disk.incoming = disk.incoming[: piece.offset] + piece.data
+        if not piece.is_last:
+            return
+        incoming, disk.incoming = disk.incoming, b""
+        if incoming != snapshot_bytes(piece.index, piece.index_term):
+            raft.refuse_install(piece.index)
+            return
+        meta = self.metas[piece.index, piece.index_term]
+        if meta.index > disk.snapshot.index:
+            disk.snapshot = meta
+        if raft.installed(meta):
+            self.installs += 1
+            member.applied = meta.index
 
     def settle(self, name: str) -> None:
         """Take a node's effects and check them."""
@@ -187,7 +256,55 @@ class Cluster:
                 raise Violation(f"{name} answered a read at {member.applied}, {floor} was known")
 
     def _send(self, sender: str, messages: tuple[tuple[str, RaftMessage], ...]) -> None:
-        self.wire.extend((sender, target, message) for target, message in messages)
+        for target, message in messages:
+            if isinstance(message, InstallRequest):
+                data = snapshot_bytes(message.index, message.index_term)
+                end = message.offset + PIECE_BYTES
+                message = msgspec.structs.replace(
+                    message, data=data[message.offset : end], is_last=end >= len(data)
+                )
+            if target in self.members:
+                self.wire.append((sender, target, message))
+
+    def snapshot(self, name: str) -> None:
+        """Let a node take a snapshot of what it has applied."""
+        member, raft = self.members[name], self.up(name)
+        meta = raft.meta_at_applied()
+        if meta.index > member.disk.snapshot.index:
+            known = self.metas.setdefault((meta.index, meta.term), meta)
+            if known.configuration != meta.configuration:
+                raise Violation(f"two snapshots at {meta.index} with {known} and {meta}")
+            member.disk.snapshot = meta
+            raft.compact(meta)
+            self.settle(name)
+
+    def wipe(self, name: str) -> None:
+        """Take a node's disk away and start it with a new one; what it said in time is lost."""
+        self.crash(name)
+        self.wipes += 1
+        member = self.members[name]
+        member.disk = self.disk(self.initial, is_blank=True)
+        self.wire = [x for x in self.wire if name not in x[:2]]
+        self.late = [x for x in self.late if name not in x[:2]]
+        self.start(name)
+
+    def reconfigure(self, name: str, voters: Sequence[str], learners: Sequence[str] = ()) -> bool:
+        """Ask a node to lead the cluster to other members; whether it set out."""
+        try:
+            self.up(name).reconfigure(voters, learners, {})
+        except Refused:
+            return False
+        self.changes += 1
+        self.settle(name)
+        return True
+
+    def transfer(self, name: str, target: str | None) -> None:
+        """Ask a node to hand over; one that may not refuses."""
+        try:
+            self.up(name).transfer(target)
+        except Refused:
+            return
+        self.settle(name)
 
     # ---- promises -----------------------------------------------------------------------------
 
@@ -201,6 +318,8 @@ class Cluster:
             raise Violation(f"election safety: {known} and {raft.id} both lead term {raft.term}")
         self.leaders[raft.term] = raft.id
         for index, (entry, term) in enumerate(self.committed, 1):
+            if index <= raft.log.base_index:
+                continue
             held = raft.log.since(index, 1)
             if term < raft.term and held != (entry,):
                 raise Violation(
@@ -211,10 +330,17 @@ class Cluster:
     def _store(self, member: Member, batch: Persist) -> None:
         member.disk.write(batch)
         # What never reached a disk may be forgotten, and its index and term be used once more.
-        before = batch.first_index - 2
-        previous = member.disk.entries[before].term if batch.entries and before >= 0 else 0
+        disk = member.disk
+        before = disk.at(batch.first_index - 1)
+        if before is not None:
+            previous = before.term
+        else:
+            previous = disk.base.term if batch.first_index == disk.base.index + 1 else -1
         for index, entry in enumerate(batch.entries, batch.first_index):
             fact = (previous, entry.command)
+            if previous < 0:
+                previous = entry.term  # What stood before it was never told.
+                continue
             if self.born.setdefault((index, entry.term), fact) != fact:
                 raise Violation(f"log matching: {member.name} has another {index} of {entry.term}")
             previous = entry.term
@@ -232,11 +358,18 @@ class Cluster:
                     )
                 continue
             self.committed.append((entry, raft.term))
-            copies = sum(
-                m.disk.entries[index - 1 : index] == [entry] for m in self.members.values()
-            )
-            if copies < self.quorum:
-                raise Violation(f"durability: {index} is committed with {copies} copies on disk")
+            holders = {
+                name
+                for name, m in self.members.items()
+                if m.disk.at(index) == entry
+                or m.disk.snapshot.index >= index
+                or m.disk.hard_state.is_observer  # Had it, maybe; takes no part without it.
+            }
+            if not any(c.has_quorum(holders) for c in self._configurations_known()):
+                raise Violation(f"durability: {index} is committed and on disk at {holders} only")
+
+    def _configurations_known(self) -> list[Configuration]:
+        return [m.raft.configuration for m in self.members.values() if m.raft is not None]
 
     # ---- schedules ----------------------------------------------------------------------------
 
@@ -249,14 +382,18 @@ class Cluster:
         rng = self.rng
         self.reach = rng.choice((1, 4, 8))
         self.tick_ms_max = rng.choice((20, 40, 80))
-        self.late: list[tuple[str, str, RaftMessage]] = []
         actions: list[Callable[[], None]] = [
             self._deliver_some, self._write_some, self._tick_some, self._propose_some,
             self._read_some, self._crash_some, self._start_some, self._cut_some,
+            self._snapshot_some, self._transfer_some, self._reconfigure_some, self._wipe_some,
         ]  # fmt: skip
         weights = [
             30, rng.choice((10, 25)), rng.choice((4, 8, 12)), rng.choice((2, 8)), 4,
             rng.choice((0.1, 0.5, 1)), rng.choice((1, 4)), rng.choice((0.2, 0.6, 1.2)),
+            rng.choice((0, 0.5, 2)), rng.choice((0, 0, 0.3)),
+            # A node that lost its disk knows only the first members: not both in one schedule.
+            *((rng.choice((0.3, 1)), 0) if len(self.names) > len(self.initial.voters)
+              else (0, rng.choice((0, 0.1, 0.3)))),
         ]  # fmt: skip
         for action in rng.choices(actions, weights, k=steps):
             action()
@@ -302,7 +439,33 @@ class Cluster:
     def _read_some(self) -> None:
         name = self._pick_up()
         if name is not None:
-            self.read(name)
+            self.read(name, lease=self.rng.random() < 0.3)
+
+    def _snapshot_some(self) -> None:
+        name = self._pick_up()
+        if name is not None and self.up(name).applied > 0:
+            self.snapshot(name)
+
+    def _transfer_some(self) -> None:
+        leader = self.leader()
+        if leader is not None:
+            self.transfer(leader, self.rng.choice((None, *self.names)))
+
+    def _reconfigure_some(self) -> None:
+        leader = self.leader()
+        if leader is not None:
+            count = self.rng.randrange(1, len(self.names) + 1)
+            chosen = self.rng.sample(self.names, count)
+            votes = self.rng.randrange(1, count + 1)
+            self.reconfigure(leader, chosen[:votes], chosen[votes:])
+
+    def _wipe_some(self) -> None:
+        name = self._pick_up()
+        others = [m.disk for other, m in self.members.items() if other != name]
+        # Two forgetful nodes of three are a majority, which nothing can make up for.
+        is_bearable = len(others) > 1 and not any(d.hard_state.is_observer for d in others)
+        if name is not None and is_bearable:
+            self.wipe(name)
 
     def _crash_some(self) -> None:
         name = self._pick_up()
@@ -385,9 +548,17 @@ class Cluster:
             if leader is None:
                 return False
             raft = self.up(leader)
-            return raft.is_ready and all(
-                m.raft is None or self._is_cut_off(name) or m.applied == raft.log.last_index
-                for name, m in self.members.items()
+            settled_members = raft.is_configuration_committed and not (
+                raft.configuration.is_joint or raft.configuration.target
+            )
+            return (
+                raft.is_ready
+                and settled_members
+                and all(
+                    m.raft is None or self._is_cut_off(name) or m.applied == raft.log.last_index
+                    for name, m in self.members.items()
+                    if name in raft.configuration.members
+                )
             )
 
         self.calm(settled)
@@ -410,13 +581,27 @@ def play(
     must_recover: bool = True,
 ) -> Cluster:
     """One random schedule, then calm: everything must be agreed on and still work."""
-    cluster = Cluster(size, seed, core, disk, sends_before_persist=sends_before_persist)
+    cluster = Cluster(
+        size,
+        seed,
+        core,
+        disk,
+        sends_before_persist=sends_before_persist,
+        spares=2 if seed % 3 == 2 else 0,
+        is_blank=seed % 4 == 1,
+    )
     cluster.chaos(steps)
     if must_recover:
         cluster.heal()
         cluster.drain()
-        leader = cluster.elect()
-        assert cluster.propose(leader) is not None
+        cluster.elect()
         before = len(cluster.committed)
-        cluster.calm(lambda: len(cluster.committed) > before)
+
+        def is_new_entry_committed() -> bool:
+            leader = cluster.leader()
+            if leader is not None:
+                cluster.propose(leader)
+            return len(cluster.committed) > before
+
+        cluster.calm(is_new_entry_committed)
     return cluster

@@ -1,13 +1,16 @@
 """Wrong cores, made by hand: each leaves out one rule. The model test must convict every one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from tests.node.cluster import Disk
 
 from labrys.node.bugs import Careless, CommitOldTerm, EarlyAck, StaleRead, Unguarded
+from labrys.node.configuration import Configuration
+from labrys.node.effects import Persist, Restored, SnapshotMeta
 from labrys.node.messages import AppendReply, AppendRequest, Entry, HardState, NodeId, VoteReply
-from labrys.node.raft import Persist
+from labrys.node.raft import Config
 from labrys.node.reads import ReadQueue
 
 
@@ -103,11 +106,10 @@ class CountsAnyTermsDisk(Careless):
 class CountsOwnCopyAtOnce(Careless):
     """The leader's own copy counts once it is on disk."""
 
-    def _append(self, command: bytes) -> int:
-        index = super()._append(command)
-        self._durable_index = index
+    def _append(self, entries: Sequence[Entry]) -> None:
+        super()._append(entries)
+        self._durable_index = self.log.last_index
         self._advance_commit()
-        return index
 
 
 class _HastyQueue(ReadQueue):
@@ -134,13 +136,72 @@ class ReadsBeforeOwnCommit(Careless):
 class ReadsBeforeApply(Careless):
     """Dissertation 6.4: reads wait until what was committed is applied."""
 
-    class _Queue(ReadQueue):
-        def take(self, applied: int) -> tuple[int, ...]:
-            return super().take(1 << 62)
+    def _take_reads(self) -> tuple[int, ...]:
+        ready = tuple(read_id for _, read_id in self._answerable)
+        self._answerable.clear()
+        return ready
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._reads = self._Queue()
+
+class LeaseFromReply(Careless):
+    """The lease counts from when a round was sent, not from when it was answered."""
+
+    def _confirm_rounds(self) -> None:
+        super()._confirm_rounds()
+        if self._progress:
+            newest = sorted(peer.heard_ms for peer in self._progress.values())
+            self._lease_until_ms = newest[len(newest) // 2] + 3 * self.config.election_timeout_ms
+
+
+class ForgetsItsLoss(Careless):
+    """A node whose data is gone must not vote before it knows what it forgot."""
+
+    def __init__(self, config: Config, restored: Restored, *rest: Any) -> None:
+        state = msgspec.structs.replace(restored.hard_state, is_observer=False)
+        super().__init__(config, msgspec.structs.replace(restored, hard_state=state), *rest)
+
+
+class ChangesAtOnce(Careless):
+    """Dissertation 4.3: old and new members decide together for a while."""
+
+    def _enter(self, configuration: Configuration) -> None:
+        if configuration.target:
+            configuration = msgspec.structs.replace(
+                configuration, voters=configuration.target, target=(), learners=()
+            )
+        super()._enter(configuration)
+
+
+class _CountsEverybody(Configuration, frozen=True):
+    def has_quorum(self, supporters: Collection[NodeId]) -> bool:
+        return 2 * sum(n in supporters for n in self.members) > len(self.members)
+
+    def agreed(self, values: Mapping[NodeId, int]) -> int:
+        reached = sorted((values.get(node, 0) for node in self.members), reverse=True)
+        return reached[len(reached) // 2]
+
+
+class CountsLearners(Careless):
+    """Dissertation 4.2.1 and 4.3: neither learners nor a mixture of both halves make a quorum."""
+
+    @property
+    def configuration(self) -> Configuration:
+        return _CountsEverybody(**msgspec.structs.asdict(super().configuration))
+
+
+class IgnoresOldVotersInVotes(Careless):
+    """Dissertation 4.3: an election needs a majority of the old voters too."""
+
+    @property
+    def configuration(self) -> Configuration:
+        return msgspec.structs.replace(super().configuration, outgoing=())
+
+
+class LosesConfigurationInSnapshot(Careless):
+    """A snapshot says who the members are."""
+
+    def meta_at_applied(self) -> SnapshotMeta:
+        meta = super().meta_at_applied()
+        return msgspec.structs.replace(meta, configuration=self._configurations[0][1])
 
 
 class ForgetfulDisk(Disk):
@@ -171,7 +232,8 @@ MUTANTS: dict[str, dict[str, Any]] = {
             VotesTwice, VotesForAnyLog, LongerLogWins, CountsLateVotes, CommitsBeyondVouched,
             CutsOnEveryAppend, NeverCuts, IgnoresPreviousTerm, CountsLateSuccess,
             CountsAnyTermsDisk, CountsOwnCopyAtOnce, CountsOlderRounds, ReadsBeforeOwnCommit,
-            ReadsBeforeApply,
+            ReadsBeforeApply, LeaseFromReply, ForgetsItsLoss, ChangesAtOnce, CountsLearners,
+            IgnoresOldVotersInVotes, LosesConfigurationInSnapshot,
         )
     },
 }  # fmt: skip

@@ -41,7 +41,6 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
 def test_the_new_form() -> None:
     settings = parse([*NEW_FORM, "--listen", "0.0.0.0:9", "--bug", "stale-read"])
     assert settings.config.id == "n1"
-    assert settings.config.voters == ("n1", "n2")
     assert settings.peers == {"n1": ("h1", 1), "n2": ("h2", 2)}
     assert settings.listen == ("0.0.0.0", 9)
     assert settings.http == ("", 8080)

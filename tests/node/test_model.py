@@ -7,6 +7,7 @@ import random
 
 import pytest
 from tests.node.cluster import Violation, play
+from tests.node.cores import restored
 from tests.node.mutants import MUTANTS
 
 from labrys.node.messages import Entry, HardState
@@ -44,12 +45,12 @@ def test_promises_hold_in_every_schedule(size: int, seeds: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(MUTANTS.keys() - ONLY_DIRECTED))
 def test_a_wrong_core_is_convicted(name: str) -> None:
-    for seed in range(600):
+    for seed in range(2500):
         try:
             play(seed, size=3 + 2 * (seed % 2), must_recover=False, **MUTANTS[name])
         except Violation:
             return
-    pytest.fail(f"{name} survived 600 schedules")
+    pytest.fail(f"{name} survived 2500 schedules")
 
 
 def test_the_same_seed_is_the_same_schedule() -> None:
@@ -61,7 +62,9 @@ def test_the_same_seed_is_the_same_schedule() -> None:
 
 def test_the_core_does_not_share_its_log_with_the_disk() -> None:
     entries = [Entry(1, b"a")]
-    raft = Raft(Config("n1", ("n1",)), HardState(1), entries, random.Random(0), 0)
+    raft = Raft(Config("n1"), restored(("n1",), HardState(1), entries), random.Random(0), 0)
     raft.tick(1000)
+    raft.effects()
+    raft.persisted(2, 1)
     assert raft.log.last_index == 2
     assert entries == [Entry(1, b"a")]

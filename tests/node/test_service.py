@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.node.cores import restored
 
 from labrys.node.machine import Cas, Command, Get, Machine, Put, Request, encode_request
 from labrys.node.messages import (
@@ -14,6 +15,8 @@ from labrys.node.messages import (
     ForwardReply,
     ForwardRequest,
     HardState,
+    ReadReply,
+    ReadRequest,
     VoteReply,
 )
 from labrys.node.raft import Config, Raft, Role
@@ -28,7 +31,7 @@ class Fixture:
 
     def __init__(self, first_id: int = 1) -> None:
         self.raft = Raft(
-            Config("n1", ("n1", "n2", "n3")), HardState(), [], random.Random(0), now_ms=0
+            Config("n1"), restored(("n1", "n2", "n3"), HardState(), []), random.Random(0), now_ms=0
         )
         self.now_ms = 1000
         self.link_is_up = True
@@ -84,55 +87,70 @@ def at() -> Fixture:
     return Fixture()
 
 
+def test_a_read_on_a_follower_asks_the_leader_for_an_index_and_is_answered_here(
+    at: Fixture,
+) -> None:
+    at.follow("n2")
+    at.execute(READ)
+    ((target, request),) = at.raft.effects().eager
+    assert isinstance(request, ReadRequest)
+    assert target == "n2"
+    at.raft.step("n2", ReadReply(1, request.batch, 0), at.now_ms)
+    at.run()
+    assert at.outcome() == (404, "not-found", True)
+    assert at.sent == []
+
+
+def test_a_read_that_waits_for_a_lost_leader_had_no_effect(at: Fixture) -> None:
+    at.follow("n2")
+    at.execute(READ)
+    at.run()
+    assert at.answers == []
+    at.now_ms += 700
+    at.raft.tick(at.now_ms)
+    at.run()
+    assert at.outcome() == (503, "no-leader", True)
+
+
 @pytest.mark.parametrize("request_", [WRITE, READ])
 def test_without_a_leader_nothing_happened(at: Fixture, request_: Command | Get) -> None:
     at.execute(request_)
     assert at.outcome() == (503, "no-leader", True)
 
 
-@pytest.mark.parametrize("request_", [WRITE, READ])
-def test_a_leader_that_cannot_be_reached_got_nothing(at: Fixture, request_: Command | Get) -> None:
+def test_a_leader_that_cannot_be_reached_got_nothing(at: Fixture) -> None:
     at.follow("n2")
     at.link_is_up = False
-    at.execute(request_)
+    at.execute(WRITE)
     assert at.outcome() == (503, "no-leader", True)
 
 
-@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
-def test_a_link_that_breaks_after_forwarding_leaves_a_write_unknown(
-    at: Fixture, request_: Command | Get, definite: bool
-) -> None:
+def test_a_link_that_breaks_after_forwarding_leaves_a_write_unknown(at: Fixture) -> None:
     at.follow("n2")
-    at.execute(request_)
+    at.execute(WRITE)
     assert at.answers == []
     at.service.lose_link("n3")
     assert at.answers == []
     at.service.lose_link("n2")
-    assert at.outcome() == (502, "forward-broken", definite)
+    assert at.outcome() == (502, "forward-broken", False)
 
 
-@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
-def test_a_new_leader_ends_what_was_forwarded_to_the_old_one(
-    at: Fixture, request_: Command | Get, definite: bool
-) -> None:
+def test_a_new_leader_ends_what_was_forwarded_to_the_old_one(at: Fixture) -> None:
     at.follow("n2")
-    at.execute(request_)
+    at.execute(WRITE)
     at.follow("n3", term=2)
-    at.service.execute(READ, lambda answer: None)
-    assert at.outcome() == (502, "forward-broken", definite)
+    at.service.execute(Put("other", 1), lambda answer: None)
+    assert at.outcome() == (502, "forward-broken", False)
 
 
-@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
-def test_a_new_leader_ends_it_without_waiting_for_the_next_request(
-    at: Fixture, request_: Command | Get, definite: bool
-) -> None:
+def test_a_new_leader_ends_it_without_waiting_for_the_next_request(at: Fixture) -> None:
     at.follow("n2")
-    at.execute(request_)
+    at.execute(WRITE)
     at.run()
     assert at.answers == []
     at.follow("n3", term=2)
     at.run()
-    assert at.outcome() == (502, "forward-broken", definite)
+    assert at.outcome() == (502, "forward-broken", False)
 
 
 def test_the_leaders_answer_is_passed_on_once(at: Fixture) -> None:
@@ -191,16 +209,19 @@ def test_a_write_is_answered_when_it_is_committed_and_not_before(at: Fixture) ->
     assert at.answers == [Answer(200, b'{"revision":1}')]
 
 
-@pytest.mark.parametrize(("request_", "definite"), [(WRITE, False), (READ, True)])
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [(WRITE, (503, "leadership-lost", False)), (READ, (503, "no-leader", True))],
+)
 def test_a_lost_office_leaves_a_write_unknown(
-    at: Fixture, request_: Command | Get, definite: bool
+    at: Fixture, request_: Command | Get, answer: tuple[int, str, bool]
 ) -> None:
     at.lead()
     at.execute(request_)
     at.run()
     at.raft.step("n3", AppendReply(2, 1, success=False, index=0), at.now_ms)
     at.run()
-    assert at.outcome() == (503, "leadership-lost", definite)
+    assert at.outcome() == answer
 
 
 def test_a_write_whose_index_went_to_another_term_did_not_happen(at: Fixture) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labrys.node.bugs import ForgetVote, LoseTail
+from labrys.node.effects import Persist
 from labrys.node.errors import CorruptLog, MachineError
 from labrys.node.messages import Entry, HardState
-from labrys.node.raft import Persist
 from labrys.node.storage import HEADER_BYTES, StateRecord, Storage, encode_frame
 
 
