@@ -1,42 +1,32 @@
-"""The HTTP API: JSON over HTTP/1.1 with keep-alive, and the two URLs of goraft's kvapi.
+"""HTTP/1.1 with keep-alive: bytes in, calls to the `Api`, answers out in order.
 
-httptools parses; this module bounds what it is given, finds the route and writes the answer. A
-connection serves one request at a time: pipelined ones wait in order, and reading stops while too
-many wait, so no client can make the node hold more than a few requests for it.
+httptools parses; this module bounds what it is given. A connection serves one request at a time:
+pipelined ones wait in order, and reading stops while too many wait, so no client can make the node
+hold more than a few requests for it. Nor can one hold a place by doing nothing: who begins a
+request and does not finish it, or does not read its answer, is cut off after `STALLED_S`, and when
+all places are taken the one that was idle the longest has to go.
 """
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs, unquote
+from typing import Any, cast
 
 import httptools
-import msgspec
 
+from labrys.node.answers import JSON, Answer, fault
+from labrys.node.api import Api, Call
 from labrys.node.errors import MachineError
-from labrys.node.machine import Append, Cas, Delete, Get, Put, Request
-from labrys.node.service import Answer, Respond, Service, fault
 
 BODY_BYTES_MAX = 1 << 20
 HEAD_BYTES_MAX = 32 << 10
 PIPELINE_MAX = 16
-DEPTH_MAX = 64
-_KV = "/v1/kv/"
-
-
-class _PutBody(msgspec.Struct, forbid_unknown_fields=True):
-    value: Any
-
-
-class _CasBody(msgspec.Struct, forbid_unknown_fields=True):
-    expect: Any
-    value: Any
-
-
-_Body = TypeVar("_Body", _PutBody, _CasBody)
+CONNECTIONS_MAX = 1024
+STALLED_S = 10.0
+_KEEPALIVE_S = 30
+"""A client whose machine is gone is noticed after about three times this."""
 
 
 class _Refused(Exception):
@@ -47,161 +37,76 @@ class _Refused(Exception):
         self.answer = answer
 
 
-class Api:
-    """Finds out what a request wants and has it done."""
+class Clients:
+    """All connections of clients to this node."""
 
-    def __init__(
-        self,
-        service: Service,
-        status: Callable[[], dict[str, object]],
-        health: Callable[[], dict[str, object]],
-        wake: Callable[[], None],
-    ) -> None:
-        """`wake` is called after a request reached the service, so that effects are taken."""
-        self._service = service
-        self._status = status
-        self._health = health
-        self._wake = wake
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._connections: dict[Connection, None] = {}
+        """The one that was idle the longest comes first."""
+
+    def __len__(self) -> int:
+        return len(self._connections)
 
     async def listen(self, address: tuple[str, int]) -> asyncio.Server:
         """Serve clients; raises MachineError if the port cannot be had."""
         host, port = address
         loop = asyncio.get_running_loop()
         try:
-            return await loop.create_server(lambda: Connection(self), host or None, port)
+            return await loop.create_server(
+                lambda: Connection(self._api, self), host or None, port, backlog=CONNECTIONS_MAX
+            )
         except OSError as error:
             raise MachineError(
                 f"cannot listen for clients on {host}:{port}: {error.strerror or error}. Is "
                 "another program using the port? Choose another --http"
             ) from error
 
-    def handle(self, method: str, url: bytes, body: bytes, respond: Respond) -> None:
-        """Answer one request, now or later, through `respond`."""
-        try:
-            parts = httptools.parse_url(url)
-            path = (parts.path or b"").decode("ascii")
-            query = parse_qs(
-                (parts.query or b"").decode("ascii"), keep_blank_values=True, errors="strict"
-            )
-            options = {name: values[-1] for name, values in query.items()}
-            self._route(method, path, options, body, respond)
-        except httptools.HttpParserInvalidURLError as error:
-            respond(fault(400, "bad-request", True, f"the URL cannot be read: {error}"))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            respond(fault(400, "bad-request", True, f"the key or body cannot be read: {error}"))
+    def enter(self, connection: "Connection") -> bool:
+        """Whether there is room for one more, if need be in the place of an idle one."""
+        if len(self._connections) >= CONNECTIONS_MAX:
+            idle = next((each for each in self._connections if each.is_idle), None)
+            if idle is None:
+                return False
+            idle.close()
+            self.leave(idle)
+        self._connections[connection] = None
+        return True
 
-    def _route(
-        self, method: str, path: str, options: dict[str, str], body: bytes, respond: Respond
-    ) -> None:
-        if path.startswith(_KV):
-            self._route_key(method, path.removeprefix(_KV), options, body, respond)
-            return
-        match method, path:
-            case "GET", "/v1/status":
-                respond(Answer(200, msgspec.json.encode(self._status())))
-            case "GET", "/healthz":
-                health = self._health()
-                respond(Answer(200 if health["ready"] else 503, msgspec.json.encode(health)))
-            case "GET", "/set":
-                self._goraft_set(options, respond)
-            case "GET", "/get":
-                self._goraft_get(options, respond)
-            case _, "/v1/status" | "/healthz" | "/set" | "/get":
-                respond(_wrong_method(method, path))
-            case _:
-                respond(fault(404, "no-such-path", True, f"there is nothing at {path}"))
+    def stir(self, connection: "Connection") -> None:
+        """It is the one heard last."""
+        if connection in self._connections:
+            del self._connections[connection]
+            self._connections[connection] = None
 
-    def _route_key(
-        self, method: str, rest: str, options: dict[str, str], body: bytes, respond: Respond
-    ) -> None:
-        quoted, _, action = rest.partition("/")
-        key = unquote(quoted, errors="strict")
-        if not key:
-            respond(fault(400, "bad-request", True, "the key is empty"))
-            return
-        match method, action:
-            case "GET", "":
-                self._get(key, options.get("consistency", "linearizable"), respond)
-            case "PUT", "":
-                self._execute(Put(key, _decode(body, _PutBody).value), respond)
-            case "DELETE", "":
-                self._execute(Delete(key), respond)
-            case "POST", "cas":
-                swap = _decode(body, _CasBody)
-                self._execute(Cas(key, swap.expect, swap.value), respond)
-            case "POST", "append":
-                self._execute(Append(key, _decode(body, _PutBody).value), respond)
-            case _, "" | "cas" | "append":
-                respond(_wrong_method(method, f"{_KV}{rest}"))
-            case _:
-                respond(fault(404, "no-such-path", True, f"there is nothing at {_KV}{rest}"))
+    def leave(self, connection: "Connection") -> None:
+        """It is gone."""
+        self._connections.pop(connection, None)
 
-    def _get(self, key: str, consistency: str, respond: Respond) -> None:
-        match consistency:
-            case "linearizable":
-                self._execute(Get(key), respond)
-            case "stale":
-                respond(self._service.read_stale(key))
-            case _:
-                message = f"no consistency {consistency!r}; choose linearizable or stale"
-                respond(fault(400, "bad-request", True, message))
+    def cut_stalled(self, now_s: float) -> None:
+        """Cut off who holds up a request or an answer too long; `now_s` is the loop's time."""
+        for connection in list(self._connections):
+            connection.cut_if_stalled(now_s)
 
-    def _execute(self, request: Request, respond: Respond) -> None:
-        self._service.execute(request, respond)
-        self._wake()
-
-    def _goraft_set(self, options: dict[str, str], respond: Respond) -> None:
-        if not options.get("key") or "value" not in options:
-            respond(fault(400, "bad-request", True, "use /set?key=K&value=V"))
-            return
-        self._execute(Put(options["key"], options["value"]), respond)
-
-    def _goraft_get(self, options: dict[str, str], respond: Respond) -> None:
-        if not options.get("key"):
-            respond(fault(400, "bad-request", True, "use /get?key=K or /get?key=K&relaxed=true"))
-            return
-
-        def bare(answer: Answer) -> None:
-            # goraft answers with the value alone, a string as it is.
-            if answer.status == 200:
-                value = msgspec.json.decode(answer.body)["value"]
-                raw = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
-                answer = Answer(200, raw)
-            respond(answer)
-
-        relaxed = options.get("relaxed") == "true"
-        self._get(options["key"], "stale" if relaxed else "linearizable", bare)
-
-
-def _decode(body: bytes, kind: type[_Body]) -> _Body:
-    decoded = msgspec.json.decode(body, type=kind)
-    # A value that can just be decoded here must not be too deep for another place or node, where
-    # the stack is a little fuller: a command that cannot be applied would stop the whole cluster.
-    level: list[Any] = list(msgspec.structs.astuple(decoded))
-    for _ in range(DEPTH_MAX):
-        level = [
-            child
-            for value in level
-            if isinstance(value, list | dict)
-            for child in (value if isinstance(value, list) else value.values())
-        ]
-        if not level:
-            return decoded
-    raise msgspec.ValidationError(f"a value may be nested {DEPTH_MAX} levels deep")
-
-
-def _wrong_method(method: str, path: str) -> Answer:
-    return fault(405, "method-not-allowed", True, f"{method} is not possible at {path}")
+    def abort(self) -> None:
+        """Cut off everybody."""
+        for connection in list(self._connections):
+            connection.close()
 
 
 class Connection(asyncio.Protocol):
     """One client. The parser calls the `on_*` methods, in the order in which bytes arrive."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, clients: Clients) -> None:
         self._api = api
+        self._clients = clients
+        self._loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._waiting: deque[tuple[str, bytes, bytes, bool]] = deque()
+        self._waiting: deque[tuple[Call, bool]] = deque()
         self._is_busy = False
+        self._begun_s: float | None = None
+        """Since when a request is incomplete."""
+        self._choked_s = 0.0
         self._is_paused = False
         self._is_choked = False
         self._has_ended = False
@@ -211,6 +116,33 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        _watch(transport)
+        if not self._clients.enter(self):
+            message = f"{CONNECTIONS_MAX} clients are connected and busy; try again later"
+            self._write(fault(503, "busy", True, message), keep_alive=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clients.leave(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way on it in either direction."""
+        return not (self._is_busy or self._waiting or self._is_choked or self._begun_s)
+
+    def close(self) -> None:
+        """End it, at once if its client does not read."""
+        if self._is_choked:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def cut_if_stalled(self, now_s: float) -> None:
+        """End it if its client has not finished a request, or not read an answer, for too long."""
+        if self._is_choked and now_s - self._choked_s > STALLED_S:
+            self._transport.abort()
+        elif self._begun_s is not None and now_s - self._begun_s > STALLED_S:
+            message = f"the request was not complete after {STALLED_S:g} s"
+            self._refuse(fault(408, "timeout", True, message))
 
     def data_received(self, data: bytes) -> None:
         self._unseen_bytes += len(data)
@@ -233,6 +165,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         # The client sends and does not read: no more answers, so soon no more reading either.
         self._is_choked = True
+        self._choked_s = self._loop.time()
 
     def resume_writing(self) -> None:
         self._is_choked = False
@@ -246,7 +179,11 @@ class Connection(asyncio.Protocol):
     # ---- the parser's callbacks ---------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        self._begun_s = self._loop.time()
+        self._clients.stir(self)
         self._url = b""
+        self._session: bytes | None = None
+        self._seq: bytes | None = None
         self._head_bytes = self._unseen_bytes = 0
         self._body = bytearray()
 
@@ -258,8 +195,13 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unseen_bytes = 0
         self._count_head(len(name) + len(value))
-        if name.lower() == b"expect":
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        match name.lower():
+            case b"expect":
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            case b"labrys-session":
+                self._session = value
+            case b"labrys-seq":
+                self._seq = value
 
     def on_body(self, body: bytes) -> None:
         self._unseen_bytes = 0
@@ -277,7 +219,9 @@ class Connection(asyncio.Protocol):
             and not self._parser.should_upgrade()
             and method != "HEAD"
         )
-        self._waiting.append((method, self._url, bytes(self._body), keep_alive))
+        call = Call(method, self._url, bytes(self._body), self._session, self._seq)
+        self._waiting.append((call, keep_alive))
+        self._begun_s = None
         if len(self._waiting) >= PIPELINE_MAX and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
@@ -293,9 +237,9 @@ class Connection(asyncio.Protocol):
     def _serve_next(self) -> None:
         # A loop and not recursion: answers that come at once would otherwise nest.
         while self._waiting and self._may_serve():
-            method, url, body, keep_alive = self._waiting.popleft()
+            call, keep_alive = self._waiting.popleft()
             self._is_busy = True
-            self._api.handle(method, url, body, partial(self._answer, keep_alive))
+            self._api.handle(call, partial(self._answer, keep_alive))
         if self._is_paused and len(self._waiting) < PIPELINE_MAX:
             self._is_paused = False
             if not self._transport.is_closing():
@@ -308,7 +252,7 @@ class Connection(asyncio.Protocol):
         self._is_busy = False
         self._write(answer, keep_alive and (not self._has_ended or bool(self._waiting)))
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._serve_next)
+            self._loop.call_soon(self._serve_next)
 
     def _refuse(self, answer: Answer) -> None:
         if self._is_busy or self._waiting:
@@ -320,15 +264,30 @@ class Connection(asyncio.Protocol):
     def _write(self, answer: Answer, keep_alive: bool) -> None:
         if self._transport.is_closing():
             return
-        head = (
-            f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n"
-            "Content-Type: application/json\r\n"
-            f"Content-Length: {len(answer.body)}\r\n"
-            f"{'' if keep_alive else 'Connection: close' + chr(13) + chr(10)}\r\n"
+        start = (
+            _JSON_200 if answer.status == 200 and answer.content_type == JSON else _start(answer)
         )
-        self._transport.write(head.encode("ascii") + answer.body)
+        close = b"" if keep_alive else b"Connection: close\r\n"
+        length = len(answer.body)
+        self._transport.write(b"%b%d\r\n%b\r\n%b" % (start, length, close, answer.body))
         if not keep_alive:
             self._transport.close()
 
 
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+def _start(answer: Answer) -> bytes:
+    phrase = HTTPStatus(answer.status).phrase
+    lines = f"HTTP/1.1 {answer.status} {phrase}\r\nContent-Type: {answer.content_type}"
+    return f"{lines}\r\nContent-Length: ".encode("ascii")
+
+
+_JSON_200 = _start(Answer(200, b""))
+
+
+def _watch(transport: asyncio.BaseTransport) -> None:
+    # So that a client whose machine vanished does not keep its place for ever.
+    connection = transport.get_extra_info("socket")
+    if isinstance(connection, socket.socket) or hasattr(connection, "setsockopt"):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)

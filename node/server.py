@@ -16,11 +16,12 @@ from pathlib import Path
 
 import msgspec
 
+from labrys.node.api import Api
 from labrys.node.bugs import Bug
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Restored, SnapshotMeta
 from labrys.node.errors import MachineError, NodeError
-from labrys.node.http import Api
+from labrys.node.http import Clients
 from labrys.node.logline import Say, wall_iso, write_line
 from labrys.node.machine import Machine
 from labrys.node.messages import (
@@ -63,6 +64,10 @@ def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class Node:
     """A node from start to stop; use `run`."""
 
@@ -80,20 +85,20 @@ class Node:
             random.Random(settings.seed),
             _now_ms(),
         )
-        self._machine = Machine()
         others = {n: a for n, a in settings.peers.items() if n != settings.config.id}
         self._peers = PeerNetwork(
             settings.config.id, others, self._on_message, self._on_link_lost, say
         )
         self._service = Service(
             self._raft,
-            self._machine,
+            Machine(),
             self._peers.send,
             _now_ms,
             settings.request_timeout_ms,
             first_id=secrets.randbits(62),
+            wall_ms=_wall_ms,
         )
-        self._api = Api(self._service, self._status, self._health, self._wake)
+        self._clients = Clients(Api(self._service, self))
         self._writer = Writer(storage, self._on_persisted, self.fail)
         self._is_flush_due = False
         self._timer = self._loop.call_soon(self._on_timer)
@@ -112,7 +117,7 @@ class Node:
         dialling: list[asyncio.Task[None]] = []
         try:
             servers.append(await self._peers.listen(self._settings.listen))
-            servers.append(await self._api.listen(self._settings.http))
+            servers.append(await self._clients.listen(self._settings.http))
             dialling.extend(
                 self._loop.create_task(self._peers.keep_dialling(peer))
                 for peer in self._settings.peers
@@ -131,6 +136,7 @@ class Node:
                 server.close()
             self._timer.cancel()
             self._service.stop()
+            self._clients.abort()
             for task in dialling:
                 task.cancel()
             await asyncio.gather(*dialling, return_exceptions=True)
@@ -182,7 +188,7 @@ class Node:
                 self._say(warning="an answer to a question nobody asked", peer=peer)
             case _:
                 self._raft.step(peer, message, _now_ms())
-        self._wake()
+        self.wake()
 
     def _on_link_lost(self, peer: NodeId) -> None:
         self._raft.unreachable(peer)
@@ -191,6 +197,7 @@ class Node:
     def _on_timer(self) -> None:
         self._raft.tick(_now_ms())
         self._service.expire()
+        self._clients.cut_stalled(self._loop.time())
         self._flush()
         self._arm_timer()
 
@@ -205,11 +212,12 @@ class Node:
                 self._peers.send(peer, message)
             if batch is not None:
                 self._raft.persisted(batch.term, batch.last_index)
-                self._wake()
+                self.wake()
 
     # ---- effects ------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Take the effects of what came in, at the end of this turn of the loop."""
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
@@ -222,16 +230,14 @@ class Node:
         for peer, message in effects.eager:
             self._peers.send(peer, message)
         self._writer.submit((effects.persist, effects.messages))
-        for index, entry in enumerate(effects.committed, effects.first_committed):
-            self._service.apply(index, entry)
+        if effects.committed:
+            self._service.apply(effects.first_committed, effects.committed)
         self._service.answer_reads(effects.reads)
-        if self._raft.role is not Role.LEADER:
-            self._service.lose_office()
-        if self._raft.leader is not None:
-            self._service.follow(self._raft.leader)
+        self._service.observe()
+        self._service.note_office()
         # A faulty variant may have cut what it committed: it gets on when new entries come.
         if effects.committed and self._raft.applied < self._raft.commit:
-            self._wake()
+            self.wake()
         self._tell()
 
     def _tell(self) -> None:
@@ -255,8 +261,9 @@ class Node:
 
     # ---- what others may know -----------------------------------------------------------------
 
-    def _status(self) -> dict[str, object]:
-        raft = self._raft
+    def status(self) -> dict[str, object]:
+        """What GET /v1/status tells."""
+        raft, machine = self._raft, self._service.machine
         return {
             "id": raft.id,
             "role": raft.role,
@@ -265,12 +272,19 @@ class Node:
             "commit": raft.commit,
             "applied": raft.applied,
             "last_index": raft.log.last_index,
-            "revision": self._machine.revision,
-            "members": {node: _shown(address) for node, address in self._settings.peers.items()},
+            "snapshot_index": raft.snapshot.index,
+            "revision": machine.revision,
+            "state_hash": f"{machine.state_hash:016x}",
+            "key_count": machine.key_count,
+            "members": raft.configuration.addresses,
+            "voters": raft.configuration.voters,
+            "learners": raft.configuration.learners,
+            "is_changing": not raft.is_configuration_committed or raft.configuration.is_joint,
             "started_at": self._started_at,
         }
 
-    def _health(self) -> dict[str, object]:
+    def health(self) -> dict[str, object]:
+        """What GET /healthz tells."""
         raft = self._raft
         ready = raft.is_ready and raft.applied == raft.commit
         return {"ready": ready, "role": raft.role, "leader": raft.leader}

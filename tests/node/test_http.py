@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from tests.node.servers import Server, cluster, leader_of, wait_for
 
-from labrys.node.http import BODY_BYTES_MAX, Api, Connection
-from labrys.node.service import Answer, Respond
+from labrys.node.answers import Answer, Respond
+from labrys.node.api import Api, Call
+from labrys.node.http import BODY_BYTES_MAX, Clients, Connection
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_gorafts_urls(alone: Server) -> None:
         ("PUT", "/v1/kv/", {"value": 1}, 400, "bad-request"),
         ("PUT", "/v1/kv/%FF", {"value": 1}, 400, "bad-request"),
         ("POST", "/v1/kv/k/cas", {"value": 1}, 400, "bad-request"),
-        ("GET", "/v1/kv/k?consistency=lease", None, 400, "bad-request"),
+        ("GET", "/v1/kv/k?consistency=strict", None, 400, "bad-request"),
         ("GET", "/nowhere", None, 404, "no-such-path"),
         ("POST", "/v1/kv/k/frob", {"value": 1}, 404, "no-such-path"),
         ("PATCH", "/v1/kv/k", {"value": 1}, 405, "method-not-allowed"),
@@ -234,13 +235,15 @@ def test_a_client_that_does_not_read_its_answers_gets_no_more_of_them() -> None:
         def __init__(self) -> None:
             self.handled = 0
 
-        def handle(self, method: str, url: bytes, body: bytes, respond: Respond) -> None:
+        def handle(self, call: Call, respond: Respond) -> None:
             self.handled += 1
             respond(Answer(200, b"x" * 100_000))
             if transport.written_bytes >= 300_000:
-                connection.pause_writing()
+                connections[0].pause_writing()
 
     async def script() -> None:
+        connection = Connection(api, Clients(api))
+        connections.append(connection)
         connection.connection_made(transport)
         for _ in range(3):
             connection.data_received(b"GET /v1/kv/k HTTP/1.1\r\n\r\n" * 50)
@@ -252,7 +255,7 @@ def test_a_client_that_does_not_read_its_answers_gets_no_more_of_them() -> None:
         assert (api.handled, transport.is_reading_now) == (150, True)
 
     api, transport = Big(), _Deaf()
-    connection = Connection(api)
+    connections: list[Connection] = []
     asyncio.run(script())
 
 

@@ -7,7 +7,9 @@ import msgspec
 import pytest
 from tests.node.cores import restored
 
-from labrys.node.machine import Cas, Command, Get, Machine, Put, Request, encode_request
+from labrys.node.answers import Answer
+from labrys.node.commands import Cas, Command, Get, Put, Request, encode_request
+from labrys.node.machine import Machine
 from labrys.node.messages import (
     AppendReply,
     AppendRequest,
@@ -20,7 +22,7 @@ from labrys.node.messages import (
     VoteReply,
 )
 from labrys.node.raft import Config, Raft, Role
-from labrys.node.service import FORWARD_BYTES_MAX, PENDING_MAX, Answer, Service
+from labrys.node.service import FORWARD_BYTES_MAX, PENDING_MAX, Service
 
 WRITE = Put("k", 1)
 READ = Get("k")
@@ -38,8 +40,9 @@ class Fixture:
         self.sent: list[tuple[str, ForwardRequest | ForwardReply]] = []
         self.answers: list[Answer] = []
         self.service = Service(
-            self.raft, Machine(), self.send, lambda: self.now_ms, 5000, first_id=first_id
-        )
+            self.raft, Machine(), self.send, lambda: self.now_ms, 5000, first_id,
+            wall_ms=lambda: self.now_ms,
+        )  # fmt: skip
 
     def send(self, peer: str, message: ForwardRequest | ForwardReply) -> bool:
         if self.link_is_up:
@@ -67,13 +70,11 @@ class Fixture:
             effects = self.raft.effects()
             if effects.persist is not None:
                 self.raft.persisted(effects.persist.term, effects.persist.last_index)
-            for index, entry in enumerate(effects.committed, effects.first_committed):
-                self.service.apply(index, entry)
+            if effects.committed:
+                self.service.apply(effects.first_committed, effects.committed)
             self.service.answer_reads(effects.reads)
-            if self.raft.role is not Role.LEADER:
-                self.service.lose_office()
-            if self.raft.leader is not None:
-                self.service.follow(self.raft.leader)
+            self.service.observe()
+            self.service.note_office()
 
     def outcome(self) -> tuple[int, str, bool]:
         """Status, code and definiteness of the only answer."""
@@ -185,7 +186,7 @@ def test_an_unreadable_forwarded_request_is_answered(at: Fixture) -> None:
 
 def test_an_answer_too_large_for_a_link_is_not_sent_over_it(at: Fixture) -> None:
     at.lead()
-    at.service.apply(1, Entry(1, encode_request(Put("k", "x" * FORWARD_BYTES_MAX))))
+    at.service.apply(1, [Entry(1, encode_request(Put("k", "x" * FORWARD_BYTES_MAX)))])
     requests: tuple[Request, ...] = (READ, Cas("k", 1, 2))
     for request_id, request in enumerate(requests):
         at.service.on_forward("n3", ForwardRequest(request_id, encode_request(request)))
@@ -228,7 +229,7 @@ def test_a_write_whose_index_went_to_another_term_did_not_happen(at: Fixture) ->
     at.lead()
     at.execute(WRITE)
     at.run()
-    at.service.apply(2, Entry(2, encode_request(Put("k", "other"))))
+    at.service.apply(2, [Entry(2, encode_request(Put("k", "other")))])
     assert at.outcome() == (503, "overwritten", True)
 
 
@@ -279,7 +280,7 @@ def test_an_expired_request_frees_its_room(at: Fixture) -> None:
 
 
 def test_a_stale_read_needs_nobody(at: Fixture) -> None:
-    at.service.apply(1, Entry(1, encode_request(WRITE)))
+    at.service.apply(1, [Entry(1, encode_request(WRITE))])
     assert at.service.read_stale("k") == Answer(200, b'{"value":1,"revision":1}')
 
 
