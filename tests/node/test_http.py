@@ -17,7 +17,13 @@ from tests.node.servers import Server, cluster, leader_of, wait_for
 
 from labrys.node.answers import Answer, Respond
 from labrys.node.api import Api, Call
-from labrys.node.http import BODY_BYTES_MAX, Clients, Connection
+from labrys.node.http import (
+    BODY_BYTES_MAX,
+    CONNECTIONS_MAX,
+    STALLED_S,
+    Clients,
+    Connection,
+)
 
 
 @pytest.fixture(scope="module")
@@ -214,14 +220,23 @@ class _Deaf(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
+        self.written = bytearray()
         self.written_bytes = 0
         self.is_reading_now = True
+        self.is_closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
         self.written_bytes += len(data)
 
     def is_closing(self) -> bool:
-        return False
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = True
 
     def pause_reading(self) -> None:
         self.is_reading_now = False
@@ -256,6 +271,87 @@ def test_a_client_that_does_not_read_its_answers_gets_no_more_of_them() -> None:
 
     api, transport = Big(), _Deaf()
     connections: list[Connection] = []
+    asyncio.run(script())
+
+
+class _Silent(Api):
+    """Never answers."""
+
+    def __init__(self) -> None:
+        pass
+
+    def handle(self, call: Call, respond: Respond) -> None:
+        pass
+
+
+def connect(clients: Clients, data: bytes = b"") -> tuple[Connection, _Deaf]:
+    """A client that has sent these bytes."""
+    connection, transport = Connection(_Silent(), clients), _Deaf()
+    connection.connection_made(transport)
+    if data:
+        connection.data_received(data)
+    return connection, transport
+
+
+def test_who_does_not_finish_a_request_is_cut_off_and_nobody_else() -> None:
+    async def script() -> None:
+        clients = Clients(_Silent())
+        now_s = asyncio.get_running_loop().time()
+        _, half = connect(clients, b"PUT /v1/kv/k HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
+        _, idle = connect(clients)
+        _, waiting = connect(clients, b"GET /v1/kv/k HTTP/1.1\r\n\r\n")
+        clients.cut_stalled(now_s + STALLED_S - 1)
+        assert not half.is_closed
+        clients.cut_stalled(now_s + STALLED_S + 1)
+        assert [each.is_closed for each in (half, idle, waiting)] == [True, False, False]
+        assert half.written.startswith(b"HTTP/1.1 408 ")
+        assert idle.written == waiting.written == b""
+
+    asyncio.run(script())
+
+
+def test_who_does_not_read_its_answers_is_cut_off() -> None:
+    async def script() -> None:
+        clients = Clients(_Silent())
+        connection, transport = connect(clients)
+        connection.pause_writing()
+        now_s = asyncio.get_running_loop().time()
+        clients.cut_stalled(now_s + STALLED_S - 1)
+        assert not transport.is_closed
+        clients.cut_stalled(now_s + STALLED_S + 1)
+        assert transport.is_closed
+
+    asyncio.run(script())
+
+
+def test_when_all_places_are_taken_the_longest_idle_client_goes() -> None:
+    request = b"GET /v1/kv/k HTTP/1.1\r\n\r\n"
+
+    async def script() -> None:
+        clients = Clients(_Silent())
+        made = [connect(clients) for _ in range(CONNECTIONS_MAX)]
+        made[0][0].data_received(request)
+        _, newcomer = connect(clients)
+        assert [n for n, (_, each) in enumerate(made) if each.is_closed] == [1]
+        assert not newcomer.is_closed
+        assert len(clients) == CONNECTIONS_MAX
+
+    asyncio.run(script())
+
+
+def test_when_all_are_busy_one_more_is_told_so() -> None:
+    request = b"GET /v1/kv/k HTTP/1.1\r\n\r\n"
+
+    async def script() -> None:
+        clients = Clients(_Silent())
+        made = [connect(clients, request) for _ in range(CONNECTIONS_MAX)]
+        _, newcomer = connect(clients)
+        assert newcomer.is_closed
+        assert newcomer.written.startswith(b"HTTP/1.1 503 ")
+        assert b'"definite":true' in newcomer.written
+        made[0][0].connection_lost(None)
+        assert not connect(clients)[1].is_closed
+
     asyncio.run(script())
 
 
