@@ -14,9 +14,9 @@ import msgspec
 
 from labrys.node.effects import Effects, Persist
 from labrys.node.errors import UsageError
-from labrys.node.messages import Entry, NodeId
+from labrys.node.messages import Entry, HardState, NodeId
 from labrys.node.raft import Raft
-from labrys.node.storage import Storage
+from labrys.node.storage import Received, Storage
 
 
 class Careless(Raft):
@@ -78,10 +78,16 @@ class Unguarded(Careless):
 
 
 class ForgetVote(Storage):
-    """Does not write term and vote down."""
+    """Does not write term and vote down, only that the node is no observer any more."""
 
-    def write(self, batches: Sequence[Persist]) -> None:
-        super().write([msgspec.structs.replace(batch, hard_state=None) for batch in batches])
+    def write(self, batches: Sequence[Persist]) -> list[Received]:
+        return super().write([_without_vote(batch) for batch in batches])
+
+
+def _without_vote(batch: Persist) -> Persist:
+    state = batch.hard_state
+    kept = HardState(is_observer=state.is_observer) if state is not None else None
+    return msgspec.structs.replace(batch, hard_state=kept)
 
 
 class LoseTail(Storage):
@@ -89,8 +95,8 @@ class LoseTail(Storage):
 
     LOST_COUNT = 20
 
-    def __init__(self, directory: Path, node: NodeId) -> None:
-        super().__init__(directory, node)
+    def __init__(self, directory: Path, node: NodeId, **options: Any) -> None:
+        super().__init__(directory, node, **options)
         keep = max(0, len(self.entries) - self.LOST_COUNT)
         del self.entries[keep:]
 

@@ -19,6 +19,10 @@ class MachineError(NodeError):
     """The machine refused something: a port, a directory, a write, an fsync."""
 
 
+class DiskFull(MachineError):
+    """There is no room; nothing was written, and the same may succeed later."""
+
+
 class CorruptLog(MachineError):
     """The log holds bytes that no crash explains: names file, offset and what to do."""
 

@@ -155,7 +155,7 @@ def test_a_damaged_log_exits_4_with_file_and_offset(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as (server,):
         server.call("PUT", "/v1/kv/k", {"value": 1})
         server.kill()
-        log = server.data / "log"
+        log = server.data / "log-0000000001"
         data = bytearray(log.read_bytes())
         data[40] ^= 1
         log.write_bytes(data)
@@ -176,7 +176,7 @@ def test_a_torn_tail_is_cut_and_told(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as (server,):
         server.call("PUT", "/v1/kv/k", {"value": 1})
         server.kill()
-        with (server.data / "log").open("ab") as log:
+        with (server.data / "log-0000000001").open("ab") as log:
             log.write(b"\x30\x00\x00")
         server.start()
         wait_for("the node is back", server.is_ready)

@@ -1,17 +1,24 @@
 """The durable log: flushed entries come back, a torn tail is cut, damage is refused."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.node.faulty_disk import FaultyDisk
 
 from labrys.node.bugs import ForgetVote, LoseTail
-from labrys.node.effects import Persist
-from labrys.node.errors import CorruptLog, MachineError
+from labrys.node.configuration import Configuration
+from labrys.node.effects import Persist, Restored, SnapshotMeta
+from labrys.node.errors import CorruptLog, DiskFull, MachineError
+from labrys.node.frames import HEADER_BYTES, encode_frame
 from labrys.node.messages import Entry, HardState
-from labrys.node.storage import HEADER_BYTES, StateRecord, Storage, encode_frame
+from labrys.node.storage import Storage
+
+FIRST = "log-0000000001"
+INITIAL = Configuration(("n1",))
 
 
 def batch(
@@ -52,6 +59,15 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     assert filled(tmp_path)[-1] == read(tmp_path)
 
 
+def test_a_new_directory_begins_with_the_state_it_is_given_and_keeps_it(tmp_path: Path) -> None:
+    with Storage(tmp_path, "n1", first_state=HardState(is_observer=True)) as storage:
+        assert storage.hard_state.is_observer
+    with Storage(tmp_path, "n1") as storage:
+        assert storage.hard_state.is_observer
+        storage.write([batch(state=HardState(1, None))])
+    assert read(tmp_path) == (HardState(1, None), [])
+
+
 def test_many_batches_share_one_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushes: list[int] = []
     flush = os.fdatasync
@@ -60,8 +76,8 @@ def test_many_batches_share_one_flush(tmp_path: Path, monkeypatch: pytest.Monkey
         flushes.append(descriptor)
         flush(descriptor)
 
-    monkeypatch.setattr(os, "fdatasync", counted)
     with Storage(tmp_path, "n1") as storage:
+        monkeypatch.setattr(os, "fdatasync", counted)
         storage.write([batch(index, b"x") for index in range(1, 50)])
     assert len(flushes) == 1
     assert len(read(tmp_path)[1]) == 49
@@ -69,7 +85,7 @@ def test_many_batches_share_one_flush(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_torn_tail_is_cut_at_every_length(tmp_path: Path) -> None:
     found = filled(tmp_path)
-    log = tmp_path / "log"
+    log = tmp_path / FIRST
     data = log.read_bytes()
     ends = _frame_ends(data)
     assert len(ends) == len(found)
@@ -82,7 +98,7 @@ def test_a_torn_tail_is_cut_at_every_length(tmp_path: Path) -> None:
 
 def test_a_log_goes_on_after_its_torn_tail_was_cut(tmp_path: Path) -> None:
     filled(tmp_path)
-    log = tmp_path / "log"
+    log = tmp_path / FIRST
     log.write_bytes(log.read_bytes()[:-1])
     with Storage(tmp_path, "n1") as storage:
         assert storage.cut_bytes > 0
@@ -90,24 +106,95 @@ def test_a_log_goes_on_after_its_torn_tail_was_cut(tmp_path: Path) -> None:
     assert [entry.command for entry in read(tmp_path)[1]] == [b"a", b"other", b"e"]
 
 
-def test_a_flipped_bit_is_refused_at_every_offset(tmp_path: Path) -> None:
-    filled(tmp_path)
-    log = tmp_path / "log"
-    data = log.read_bytes()
-    for offset in range(len(data)):
-        flipped = bytearray(data)
-        flipped[offset] ^= 1 << (offset % 8)
-        log.write_bytes(flipped)
-        with pytest.raises(CorruptLog, match="is damaged at byte") as caught:
+def test_a_flipped_bit_is_refused_at_every_offset_of_every_file(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    checked = 0
+    for path in [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "lock"]:
+        data = path.read_bytes()
+        for offset in range(len(data)):
+            flipped = bytearray(data)
+            flipped[offset] ^= 1 << (offset % 8)
+            path.write_bytes(flipped)
+            with pytest.raises(CorruptLog, match="is damaged at byte") as caught:
+                read(tmp_path)
+            assert "Restore the file" in str(caught.value)
+            assert path.read_bytes() == flipped, "a refused log must stay as it is, as evidence"
+            checked += 1
+        path.write_bytes(data)
+    assert checked > 700
+    assert read(tmp_path)[1]
+
+
+def segmented(directory: Path) -> None:
+    """Several segments, the oldest of them deleted, behind a snapshot."""
+    with Storage(directory, "n1", segment_bytes=120) as storage:
+        for index in range(1, 21):
+            state = HardState(index, "n2") if index % 3 == 0 else None
+            storage.write([batch(index, b"entry %d" % index, state=state)])
+        storage.snapshots.write(SnapshotMeta(6, 1, INITIAL), [b"a" * 20, b"b"])
+        storage.compact(6)
+    names = sorted(path.name for path in directory.glob("log-*"))
+    assert len(names) > 3
+    assert FIRST not in names
+
+
+def test_segments_come_back_as_one_log(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    with Storage(tmp_path, "n1") as storage:
+        restored = storage.restored(INITIAL)
+    assert restored == Restored(
+        HardState(18, "n2"),
+        SnapshotMeta(6, 1, INITIAL),
+        [Entry(1, b"entry %d" % index) for index in range(7, 21)],
+    )
+
+
+def test_a_missing_segment_is_named_wherever_it_was(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    for path in sorted(tmp_path.glob("log-*")):
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(CorruptLog, match=r"missing|snapshot should end"):
             read(tmp_path)
-        assert str(log) in str(caught.value)
-        assert "Restore the file" in str(caught.value)
-        assert log.read_bytes() == flipped, "a refused log must stay as it is, as evidence"
+        path.write_bytes(data)
+
+
+def test_without_its_log_a_snapshot_is_refused(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    for path in (*tmp_path.glob("log-*"), tmp_path / "newest"):
+        path.unlink()
+    with pytest.raises(CorruptLog, match="the log is missing"):
+        read(tmp_path)
+
+
+def test_a_segment_that_lost_whole_records_at_its_end_is_refused(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    path = sorted(tmp_path.glob("log-*"))[1]
+    data = path.read_bytes()
+    path.write_bytes(data[: _frame_ends(data)[-2]])
+    with pytest.raises(CorruptLog, match="has not the end that it had"):
+        read(tmp_path)
+
+
+def test_a_torn_end_before_a_newer_segment_is_refused(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    path = sorted(tmp_path.glob("log-*"))[1]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptLog, match="torn"):
+        read(tmp_path)
+
+
+def test_a_segment_under_another_name_is_refused(tmp_path: Path) -> None:
+    segmented(tmp_path)
+    first, second = sorted(tmp_path.glob("log-*"))[:2]
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(CorruptLog, match="under another name"):
+        read(tmp_path)
 
 
 def test_a_damaged_middle_names_the_offset_of_its_record(tmp_path: Path) -> None:
     filled(tmp_path)
-    log = tmp_path / "log"
+    log = tmp_path / FIRST
     data = bytearray(log.read_bytes())
     start = _frame_ends(bytes(data))[1]
     data[start + HEADER_BYTES + 2] ^= 0xFF
@@ -121,7 +208,7 @@ def test_an_unwritten_sector_of_the_last_write_is_a_torn_tail(tmp_path: Path, se
     with Storage(tmp_path, "n1") as storage:
         storage.write([batch(1, b"a")])
         storage.write([batch(2, b"x" * 2000)])
-    log = tmp_path / "log"
+    log = tmp_path / FIRST
     data = bytearray(log.read_bytes())
     data[sector * 512 : (sector + 1) * 512] = bytes(512)
     log.write_bytes(data)
@@ -132,7 +219,7 @@ def test_an_unwritten_sector_before_the_last_write_is_damage(tmp_path: Path) -> 
     with Storage(tmp_path, "n1") as storage:
         storage.write([batch(1, b"x" * 2000)])
         storage.write([batch(2, b"b")])
-    log = tmp_path / "log"
+    log = tmp_path / FIRST
     data = bytearray(log.read_bytes())
     data[512:1024] = bytes(512)
     log.write_bytes(data)
@@ -142,7 +229,7 @@ def test_an_unwritten_sector_before_the_last_write_is_damage(tmp_path: Path) -> 
 
 def test_zeros_where_the_last_write_should_be_are_a_torn_tail(tmp_path: Path) -> None:
     found = filled(tmp_path)
-    log = tmp_path / "log"
+    log = tmp_path / FIRST
     log.write_bytes(log.read_bytes() + bytes(300))
     assert read(tmp_path) == found[-1]
 
@@ -155,19 +242,21 @@ def test_missing_entries_are_damage(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_a_log_without_its_identity_is_refused(tmp_path: Path) -> None:
-    tmp_path.joinpath("log").write_bytes(encode_frame([StateRecord(HardState(3, None))]))
-    with pytest.raises(CorruptLog, match="identity"):
+def test_a_log_without_its_header_is_refused(tmp_path: Path) -> None:
+    tmp_path.joinpath(FIRST).write_bytes(encode_frame(b"\x91\x92\x01\x93\x03\xc0\xc2"))
+    with pytest.raises(CorruptLog, match="header"):
         read(tmp_path)
-    tmp_path.joinpath("log").write_bytes(b"")
-    with pytest.raises(CorruptLog, match="identity"):
+    tmp_path.joinpath(FIRST).write_bytes(b"")
+    with pytest.raises(CorruptLog, match="header"):
         read(tmp_path)
 
 
-def test_the_log_of_another_node_is_refused(tmp_path: Path) -> None:
+def test_the_log_of_another_node_or_cluster_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(MachineError, match="belongs to node n1"):
         Storage(tmp_path, "n2")
+    with pytest.raises(MachineError, match="belongs to cluster 'labrys'"):
+        Storage(tmp_path, "n1", cluster="other")
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
@@ -181,21 +270,59 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Storage(tmp_path / "file" / "data", "n1")
 
 
-@pytest.mark.parametrize("call", ["write", "fdatasync"])
-def test_a_failed_write_or_flush_is_reported_and_not_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+@pytest.mark.parametrize("call", ["append", "flush"])
+def test_a_failed_write_or_flush_is_reported_and_not_tried_again(call: str) -> None:
     calls: list[str] = []
+    disk = FaultyDisk()
 
-    def fail(*_: object) -> int:
-        calls.append(call)
-        raise OSError(5, "Input/output error")
+    def fail(what: str) -> None:
+        if what == call:
+            calls.append(what)
+            raise OSError(errno.EIO, "Input/output error")
 
-    with Storage(tmp_path, "n1") as storage:
-        monkeypatch.setattr(os, call, fail)
-        with pytest.raises(MachineError, match="this node stops"):
+    with Storage(Path("/d"), "n1", disk=disk) as storage:
+        disk.fail = fail
+        with pytest.raises(MachineError, match="this node stops") as caught:
             storage.write([batch(1, b"a")])
+    assert not isinstance(caught.value, DiskFull)
     assert calls == [call]
+
+
+def test_a_flush_that_finds_no_room_is_final_too() -> None:
+    disk = FaultyDisk()
+
+    def fail(what: str) -> None:
+        if what == "flush":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Storage(Path("/d"), "n1", disk=disk) as storage:
+        disk.fail = fail
+        with pytest.raises(MachineError, match="flushing") as caught:
+            storage.write([batch(1, b"a")])
+    assert not isinstance(caught.value, DiskFull)
+
+
+@pytest.mark.parametrize("room_bytes", range(0, 400, 7))
+def test_a_write_without_room_is_taken_back_and_may_be_tried_again(room_bytes: int) -> None:
+    disk = FaultyDisk()
+    with Storage(Path("/d"), "n1", disk=disk, segment_bytes=100) as storage:
+        storage.write([batch(1, b"a" * 50)])
+        disk.capacity_bytes = disk.used_bytes() + room_bytes
+        second = [batch(2, b"b" * 90, state=HardState(5, "n2"))]
+        is_full = False
+        try:
+            storage.write(second)
+        except DiskFull:
+            is_full = True
+            disk.capacity_bytes = None
+            storage.write(second)
+        disk.capacity_bytes = None
+        assert is_full == (room_bytes < 160), "the sizes above no longer show both"
+        storage.write([batch(3, b"c")])
+    with Storage(Path("/d"), "n1", disk=disk) as storage:
+        assert [entry.command[:1] for entry in storage.entries] == [b"a", b"b", b"c"]
+        assert storage.hard_state == HardState(5, "n2")
+    assert not [path for path in disk.names_now if "draft" in path.name]
 
 
 commands = st.lists(st.binary(max_size=30), max_size=4)
@@ -204,11 +331,11 @@ commands = st.lists(st.binary(max_size=30), max_size=4)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), commands), max_size=12))
 def test_any_sequence_of_batches_round_trips(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, list[bytes]]]
+    steps: list[tuple[int, int, list[bytes]]],
 ) -> None:
-    directory = tmp_path_factory.mktemp("log")
+    disk = FaultyDisk()
     state, entries = HardState(), list[Entry]()
-    with Storage(directory, "n1") as storage:
+    with Storage(Path("/d"), "n1", disk=disk, segment_bytes=150) as storage:
         for number, (back, term, added) in enumerate(steps):
             first = max(1, len(entries) + 1 - back)
             new_state = HardState(number, "n2") if term > 4 else None
@@ -217,11 +344,12 @@ def test_any_sequence_of_batches_round_trips(
             storage.write([each])
             if added:
                 entries = entries[: first - 1] + list(each.entries)
-    assert read(directory) == (state, entries)
+    with Storage(Path("/d"), "n1", disk=disk) as storage:
+        assert (storage.hard_state, storage.entries) == (state, entries)
 
 
-def test_bug_forget_vote_keeps_entries_only(tmp_path: Path) -> None:
-    with ForgetVote(tmp_path, "n1") as storage:
+def test_bug_forget_vote_forgets_term_and_vote_and_nothing_else(tmp_path: Path) -> None:
+    with ForgetVote(tmp_path, "n1", first_state=HardState(is_observer=True)) as storage:
         storage.write([batch(1, b"a", term=3, state=HardState(3, "n2"))])
     assert read(tmp_path) == (HardState(), [Entry(3, b"a")])
 
