@@ -29,6 +29,7 @@ from labrys.node.commands import (
     Transfer,
     Txn,
 )
+from labrys.node.metrics import CONTENT_TYPE
 from labrys.node.service import Service
 
 DEPTH_MAX = 64
@@ -36,9 +37,9 @@ BATCH_COUNT_MAX = 16384
 _KV = "/v1/kv/"
 _MEMBERS = "/v1/members/"
 _METHODS = {
-    "/healthz": "GET", "/get": "GET", "/set": "GET", "/v1/status": "GET",
+    "/healthz": "GET", "/metrics": "GET", "/get": "GET", "/set": "GET", "/v1/status": "GET",
     "/v1/batch": "POST", "/v1/txn": "POST", "/v1/sessions": "POST", "/v1/members": "POST",
-    "/v1/leader": "POST",
+    "/v1/leader": "POST", "/v1/snapshot": "POST",
 }  # fmt: skip
 
 
@@ -115,6 +116,14 @@ class Operations(Protocol):
         """Whether it is `ready` to serve, and as what."""
         ...
 
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        ...
+
+    def take_snapshot(self, respond: Respond) -> None:
+        """Write a snapshot now and answer when it is on disk."""
+        ...
+
     def wake(self) -> None:
         """A request reached the service: take what follows from it."""
         ...
@@ -185,6 +194,10 @@ class Api:
             case "/healthz":
                 health = self._node.health()
                 respond(Answer(200 if health["ready"] else 503, msgspec.json.encode(health)))
+            case "/metrics":
+                respond(Answer(200, self._node.metrics(), CONTENT_TYPE))
+            case "/v1/snapshot":
+                self._node.take_snapshot(respond)
             case "/v1/sessions":
                 ttl_ms = msgspec.json.decode(body, type=_SessionBody).ttl_ms
                 self._execute(OpenSession(ttl_ms), respond)

@@ -13,6 +13,8 @@ from labrys.node.logline import speaker, write_line
 from labrys.node.peers import Address
 from labrys.node.raft import Config
 from labrys.node.server import Settings, serve
+from labrys.node.snapshotter import Thresholds
+from labrys.node.storage import CLUSTER
 
 _EXAMPLES = """\
 examples:
@@ -41,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str]) -> Settings:
     """The settings that the arguments describe; raises UsageError."""
     args = _parser().parse_args(argv)
-    peers = _members(args)
-    node = _identity(args, peers)
+    peers = {} if args.join else _members(args)
+    node = _joiner(args) if args.join else _identity(args, peers)
     if args.election_timeout_ms < 2 * args.heartbeat_ms:
         raise UsageError(
             f"--election-timeout-ms {args.election_timeout_ms} must be at least twice "
@@ -55,9 +57,12 @@ def parse(argv: Sequence[str]) -> Settings:
             id=node,
             election_timeout_ms=args.election_timeout_ms,
             heartbeat_ms=args.heartbeat_ms,
+            trailing_count=min(1000, args.snapshot_entries),
         ),
         peers=peers,
         listen=_address("--listen", args.listen) if args.listen else peers[node],
+        cluster=args.cluster_id,
+        thresholds=Thresholds(args.snapshot_entries, args.snapshot_mib << 20),
         http=_address("--http", args.http),
         data=args.data or Path(f"labrys-node-{node}"),
         request_timeout_ms=args.request_timeout_ms,
@@ -81,6 +86,11 @@ def _parser() -> _Parser:
     add("--peers", metavar="ID=HOST:PORT,...", help="all members and where they listen for peers")
     add("--node", type=int, metavar="INDEX", help="goraft: this node's place in --cluster, from 0")
     add("--cluster", metavar="ID,HOST:PORT;...", help="goraft: all members")
+    add("--join", action="store_true",
+        help="become a member of a running cluster, which is told with POST /v1/members; for a "
+        "name that it does not have yet (needs --listen instead of --peers)")  # fmt: skip
+    add("--cluster-id", default=CLUSTER, metavar="NAME",
+        help=f"nodes with another one are not talked to (default: {CLUSTER})")  # fmt: skip
     add("--listen", metavar="HOST:PORT", help="where to listen for peers (default: as in --peers)")
     add("--http", metavar="HOST:PORT", required=True, help="where to serve clients")
     add("--data", type=Path, metavar="DIR", help="directory of the log, one per node")
@@ -90,6 +100,10 @@ def _parser() -> _Parser:
         help="time between a leader's heartbeats (default: 60)")  # fmt: skip
     add("--request-timeout-ms", type=_positive, default=5000, metavar="MS",
         help="a client gets an answer within this time (default: 5000)")  # fmt: skip
+    add("--snapshot-entries", type=_positive, default=Thresholds().entries, metavar="N",
+        help="entries after which a snapshot replaces the log (default: 100000)")  # fmt: skip
+    add("--snapshot-mib", type=_positive, default=Thresholds().log_bytes >> 20, metavar="MIB",
+        help="the same, by the size of the commands (default: 64)")  # fmt: skip
     add("--seed", type=int, help="seed of the election timeouts, for experiments")
     add("--bug", metavar="NAME", help="run a deliberately faulty variant, see below")
     return parser
@@ -137,6 +151,15 @@ def _members(args: argparse.Namespace) -> dict[str, Address]:
             raise UsageError(f"{flag} names {name.strip()} twice")
         members[name.strip()] = _address(flag, place.strip())
     return members
+
+
+def _joiner(args: argparse.Namespace) -> str:
+    if args.peers is not None or args.cluster is not None:
+        raise UsageError("--join takes no --peers: the cluster tells this node who its members are")
+    if args.id is None or args.listen is None:
+        raise UsageError("--join needs --id and --listen, as they are told to the cluster")
+    node: str = args.id
+    return node
 
 
 def _identity(args: argparse.Namespace, peers: dict[str, Address]) -> str:

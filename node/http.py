@@ -9,7 +9,7 @@ all places are taken the one that was idle the longest has to go.
 
 import asyncio
 import socket
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -19,12 +19,14 @@ import httptools
 from labrys.node.answers import JSON, Answer, fault
 from labrys.node.api import Api, Call
 from labrys.node.errors import MachineError
+from labrys.node.metrics import Histogram
 
 BODY_BYTES_MAX = 1 << 20
 HEAD_BYTES_MAX = 32 << 10
 PIPELINE_MAX = 16
 CONNECTIONS_MAX = 1024
 STALLED_S = 10.0
+LATENCY_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _KEEPALIVE_S = 30
 """A client whose machine is gone is noticed after about three times this."""
 
@@ -44,6 +46,9 @@ class Clients:
         self._api = api
         self._connections: dict[Connection, None] = {}
         """The one that was idle the longest comes first."""
+        self.answered: Counter[int] = Counter()
+        """Answers by status."""
+        self.latency_s = Histogram(LATENCY_BOUNDS_S)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -106,7 +111,7 @@ class Connection(asyncio.Protocol):
         self._is_busy = False
         self._begun_s: float | None = None
         """Since when a request is incomplete."""
-        self._choked_s = 0.0
+        self._choked_s = self._served_s = 0.0
         self._is_paused = False
         self._is_choked = False
         self._has_ended = False
@@ -239,6 +244,7 @@ class Connection(asyncio.Protocol):
         while self._waiting and self._may_serve():
             call, keep_alive = self._waiting.popleft()
             self._is_busy = True
+            self._served_s = self._loop.time()
             self._api.handle(call, partial(self._answer, keep_alive))
         if self._is_paused and len(self._waiting) < PIPELINE_MAX:
             self._is_paused = False
@@ -250,6 +256,8 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, keep_alive: bool, answer: Answer) -> None:
         self._is_busy = False
+        self._clients.answered[answer.status] += 1
+        self._clients.latency_s.observe(self._loop.time() - self._served_s)
         self._write(answer, keep_alive and (not self._has_ended or bool(self._waiting)))
         if self._waiting:
             self._loop.call_soon(self._serve_next)

@@ -21,71 +21,151 @@ import msgspec
 
 from labrys.node.errors import MachineError
 from labrys.node.logline import Say
-from labrys.node.messages import Hello, Message, NodeId, decode_message, encode_message
+from labrys.node.messages import (
+    AppendRequest,
+    Hello,
+    Message,
+    NodeId,
+    decode_message,
+    encode_message,
+)
 
 Address = tuple[str, int]
 
 STALL_MS = 1000
 DIAL_TIMEOUT_S = 0.5
 REDIAL_S = 0.1
+LAST_WORD_S = 1.0
+"""How long a link outlives the membership of the peer it leads to."""
 QUEUE_BYTES_MAX = 8 << 20
+STRANGERS_MAX = 16
+REFUSED_TOLD_MAX = 100
+"""Refusals that are told, each once."""
 FRAME_BYTES_MAX = 32 << 20
 _LENGTH = struct.Struct(">I")
 
 
 class PeerNetwork:
-    """All links of a node. `on_message` gets (peer, message), `on_lost` a peer it lost."""
+    """All links of a node. `on_message` gets (peer, message), `on_lost` a peer it lost.
+
+    `update` says who the peers are. Others may speak as well, if they know the cluster's name: a
+    newer configuration may name them, or this node is new and knows nobody yet. They are answered
+    as long as their own link stands.
+    """
 
     def __init__(
         self,
         node: NodeId,
-        peers: Mapping[NodeId, Address],
         on_message: Callable[[NodeId, Message], None],
         on_lost: Callable[[NodeId], None],
         say: Say,
+        *,
+        cluster: str,
+        address: Address,
     ) -> None:
+        """`address` is where this node listens, as it tells others."""
         self.node = node
         self.on_message = on_message
         self.on_lost = on_lost
         self.say = say
-        self._peers = dict(peers)
+        self._cluster = cluster
+        self._address = f"{address[0]}:{address[1]}"
+        self._peers: dict[NodeId, Address] = {}
+        self._strangers: dict[NodeId, Address] = {}
+        self._dialling: dict[NodeId, asyncio.Task[None]] = {}
         self._outgoing: dict[NodeId, asyncio.WriteTransport] = {}
         self._incoming: dict[NodeId, asyncio.Transport] = {}
+        self._queues: dict[NodeId, list[bytes]] = {}
+        self._queued_bytes: dict[NodeId, int] = {}
+        self._encoded: dict[int, tuple[Message, bytes]] = {}
+        """This turn's large messages by identity: several followers get the same."""
+        self._refused: set[tuple[NodeId, str]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def update(self, addresses: Mapping[NodeId, Address]) -> None:
+        """These are the peers from now on; needs a running loop."""
+        for node, address in addresses.items():
+            if node != self.node and self._known(node) != address:
+                self._drop_dialling(node)
+                self._dialling[node] = self._loop.create_task(self._keep_dialling(node, address))
+            self._strangers.pop(node, None)
+        gone = [node for node in self._peers if node not in addresses]
+        self._peers = {n: address for n, address in addresses.items() if n != self.node}
+        for node in gone:
+            # A little later, so that it still hears that it is gone.
+            self._loop.call_later(LAST_WORD_S, self._part_from, node)
 
     def send(self, peer: NodeId, message: Message) -> bool:
-        """Queue a message; False if it was dropped at once and certainly not sent."""
+        """Queue a message; False if it was dropped at once and certainly not sent.
+
+        What is queued in one turn of the loop leaves in one write.
+        """
         transport = self._outgoing.get(peer)
         if transport is None or transport.is_closing():
             return False
-        if transport.get_write_buffer_size() > QUEUE_BYTES_MAX:
+        queued_bytes = self._queued_bytes.get(peer, 0)
+        if transport.get_write_buffer_size() + queued_bytes > QUEUE_BYTES_MAX:
             return False
-        data = encode_message(message)
-        transport.write(_LENGTH.pack(len(data)) + data)
+        if not self._queues:
+            self._loop.call_soon(self._flush)
+        frame = self._frame(message)
+        self._queues.setdefault(peer, []).append(frame)
+        self._queued_bytes[peer] = queued_bytes + len(frame)
         return True
+
+    def _frame(self, message: Message) -> bytes:
+        if not (isinstance(message, AppendRequest) and message.entries):
+            return _framed(message)
+        held = self._encoded.get(id(message))
+        if held is None:
+            held = self._encoded[id(message)] = (message, _framed(message))
+        return held[1]
+
+    def _flush(self) -> None:
+        queues, self._queues = self._queues, {}
+        self._queued_bytes.clear()
+        self._encoded.clear()
+        for peer, queue in queues.items():
+            transport = self._outgoing.get(peer)
+            if transport is not None and not transport.is_closing():
+                transport.write(queue[0] if len(queue) == 1 else b"".join(queue))
 
     async def listen(self, address: Address) -> asyncio.Server:
         """Accept the links of other nodes; raises MachineError if the port cannot be had."""
         host, port = address
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.create_server(lambda: _Incoming(self), host or None, port)
+            return await self._loop.create_server(lambda: _Incoming(self), host or None, port)
         except OSError as error:
             raise MachineError(
                 f"cannot listen for peers on {host}:{port}: {error.strerror or error}. Is another "
                 "node running there? Choose another --listen"
             ) from error
 
-    async def keep_dialling(self, peer: NodeId) -> None:
+    async def close(self) -> None:
+        """End all links."""
+        dialling = list(self._dialling.values())
+        for task in dialling:
+            task.cancel()
+        await asyncio.gather(*dialling, return_exceptions=True)
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop all incoming links."""
+        for transport in list(self._incoming.values()):
+            transport.abort()
+
+    # ---- outgoing links -----------------------------------------------------------------------
+
+    async def _keep_dialling(self, peer: NodeId, address: Address) -> None:
         """Keep the outgoing link to one peer; ends only by cancellation."""
-        loop = asyncio.get_running_loop()
-        host, port = self._peers[peer]
+        host, port = address
         complaint: str | None = None
         while True:
             transport = None
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     # goraft's ":3030" means this machine.
-                    transport, link = await loop.create_connection(
+                    transport, link = await self._loop.create_connection(
                         _Outgoing, host or "127.0.0.1", port
                     )
             except OSError as error:
@@ -97,23 +177,36 @@ class PeerNetwork:
             if transport is not None:
                 complaint = None
                 _tune(transport)
-                hello = encode_message(Hello(self.node, peer))
-                transport.write(_LENGTH.pack(len(hello)) + hello)
+                transport.write(_framed(Hello(self.node, peer, self._cluster, self._address)))
                 self._outgoing[peer] = transport
                 self.say(link=peer, state="up")
                 try:
                     await link.lost
                 finally:
-                    del self._outgoing[peer]
-                    transport.abort()
+                    if self._outgoing.get(peer) is transport:
+                        del self._outgoing[peer]
+                    transport.close()
                 self.say(link=peer, state="down")
                 self.on_lost(peer)
             await asyncio.sleep(REDIAL_S)
 
+    def _known(self, node: NodeId) -> Address | None:
+        return self._peers.get(node) or self._strangers.get(node)
+
+    def _part_from(self, node: NodeId) -> None:
+        if self._known(node) is None:
+            self._drop_dialling(node)
+
+    def _drop_dialling(self, node: NodeId) -> None:
+        task = self._dialling.pop(node, None)
+        if task is not None:
+            task.cancel()
+
+    # ---- incoming links -----------------------------------------------------------------------
+
     def accept(self, hello: Hello, transport: asyncio.Transport) -> bool:
         """Whether an incoming link may speak; it replaces an older one of the same peer."""
-        if hello.target != self.node or hello.sender not in self._peers:
-            self.say(warning="refused a link", sender=hello.sender, target=hello.target)
+        if not self._is_welcome(hello, transport):
             return False
         older = self._incoming.get(hello.sender)
         self._incoming[hello.sender] = transport
@@ -121,16 +214,58 @@ class PeerNetwork:
             older.abort()
         return True
 
+    def _is_welcome(self, hello: Hello, transport: asyncio.Transport) -> bool:
+        if hello.target != self.node or hello.sender == self.node:
+            return self._refuse(hello, "it is meant for another node")
+        if hello.cluster != self._cluster:
+            return self._refuse(hello, "it belongs to another cluster")
+        if hello.sender in self._peers:
+            return True
+        address = _reachable(hello.address, transport)
+        if address is None:
+            return self._refuse(hello, "it does not say where it listens")
+        if hello.sender not in self._strangers and len(self._strangers) >= STRANGERS_MAX:
+            return self._refuse(hello, "too many that are no members speak already")
+        if self._strangers.get(hello.sender) != address:
+            self._strangers[hello.sender] = address
+            self._drop_dialling(hello.sender)
+            task = self._loop.create_task(self._keep_dialling(hello.sender, address))
+            self._dialling[hello.sender] = task
+        return True
+
+    def _refuse(self, hello: Hello, reason: str) -> bool:
+        told = (hello.sender, reason)
+        if told not in self._refused and len(self._refused) < REFUSED_TOLD_MAX:
+            self._refused.add(told)
+            self.say(
+                warning="refused a link", sender=hello.sender, target=hello.target,
+                cluster=hello.cluster, reason=reason,
+            )  # fmt: skip
+        return False
+
     def forget(self, peer: NodeId, transport: asyncio.Transport) -> None:
         """An incoming link is gone; answers that were under way on it will not come."""
         if self._incoming.get(peer) is transport:
             del self._incoming[peer]
+            if self._strangers.pop(peer, None) is not None:
+                self._drop_dialling(peer)
             self.on_lost(peer)
 
-    def abort(self) -> None:
-        """Drop all incoming links; the outgoing ones end with their dialling tasks."""
-        for transport in list(self._incoming.values()):
-            transport.abort()
+
+def _framed(message: Message) -> bytes:
+    data = encode_message(message)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _reachable(told: str, transport: asyncio.Transport) -> Address | None:
+    """Where a node listens that says `told`, which may be an address for any interface."""
+    host, _, port = told.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    if host in ("", "0.0.0.0", "::"):
+        name = transport.get_extra_info("peername")
+        host = name[0] if name else ""
+    return host, int(port)
 
 
 def _tune(transport: asyncio.BaseTransport) -> None:

@@ -200,6 +200,11 @@ class Raft:
         """Whether this leader is sending its snapshot to someone; a newer one would start over."""
         return any(peer.state is State.SNAPSHOT for peer in self._progress.values())
 
+    def lags(self) -> dict[NodeId, int]:
+        """As leader, how many entries each other member has not confirmed; else nothing."""
+        last = self.log.last_index
+        return {node: last - peer.match_index for node, peer in self._progress.items()}
+
     @property
     def deadline_ms(self) -> int:
         """When `tick` has something to do next; it may move later without notice."""
@@ -787,14 +792,15 @@ class Raft:
             self._rounds_sent.append((self._round, self._now_ms))
             self._heartbeat_due_ms = self._now_ms + self.config.heartbeat_ms
         self._confirm_rounds()
-        batches: dict[int, tuple[Entry, ...]] = {}
+        requests: dict[int, AppendRequest] = {}
         for peer, follower in self._progress.items():
-            self._write_to(peer, follower, beat, batches)
+            self._write_to(peer, follower, beat, requests)
         self._hand_over_if_ready()
 
     def _write_to(
-        self, peer: NodeId, follower: Progress, beat: bool, batches: dict[int, tuple[Entry, ...]]
+        self, peer: NodeId, follower: Progress, beat: bool, requests: dict[int, AppendRequest]
     ) -> None:
+        """`requests` holds what others got in this turn, by the index before their entries."""
         config, log = self.config, self.log
         follower.give_up_flights(self._now_ms - 4 * config.heartbeat_ms)
         while follower.may_send(config.inflight_count_max, config.inflight_bytes_max):
@@ -804,25 +810,25 @@ class Raft:
                 return
             if previous >= log.last_index:
                 break
-            entries = batches.get(previous)
-            if entries is None:
+            request = requests.get(previous)
+            if request is None:
                 entries = log.batch(previous + 1, config.batch_count_max, config.batch_bytes_max)
-                batches[previous] = entries
-            self._send_entries(peer, previous, entries)
-            follower.sent(previous + len(entries), command_bytes(entries), self._now_ms)
+                request = requests[previous] = self._request(previous, entries)
+            self._eager.append((peer, request))
+            last_index = previous + len(request.entries)
+            follower.sent(last_index, command_bytes(request.entries), self._now_ms)
             beat = False
         if beat:
             # It leans on what is known to match while something is under way.
             previous = follower.next_index - 1
             if follower.is_in_flight or previous < log.base_index:
                 previous = max(follower.match_index, log.base_index)
-            self._send_entries(peer, previous, ())
+            self._eager.append((peer, self._request(previous, ())))
 
-    def _send_entries(self, peer: NodeId, previous: int, entries: tuple[Entry, ...]) -> None:
+    def _request(self, previous: int, entries: tuple[Entry, ...]) -> AppendRequest:
         term = self.log.term_at(previous)
         assert term is not None, f"{previous} is not in the log {self.log.first_index}-"
-        request = AppendRequest(self.term, previous, term, entries, self.commit, self._round)
-        self._eager.append((peer, request))
+        return AppendRequest(self.term, previous, term, entries, self.commit, self._round)
 
     def _send_piece(self, peer: NodeId, follower: Progress) -> None:
         meta = self.snapshot

@@ -3,6 +3,9 @@
 A flush takes a fraction of a millisecond on a good day and a second on a bad one. On a thread of
 its own it holds up what must wait for it and nothing else: heartbeats, clients and elections go on.
 Batches come back in the order in which they were given, which `Effects.messages` relies on.
+
+When the disk is full the same batches are tried again until there is room; what waits for them
+waits on, and the caller is told, so that it takes nothing more in.
 """
 
 import asyncio
@@ -10,12 +13,16 @@ import threading
 from collections.abc import Callable
 
 from labrys.node.effects import Persist
+from labrys.node.errors import DiskFull
 from labrys.node.messages import NodeId, RaftMessage
-from labrys.node.storage import Storage
+from labrys.node.storage import Received, Storage
 
+RETRY_S = 0.5
+"""How often a full disk is tried again."""
 Messages = tuple[tuple[NodeId, RaftMessage], ...]
 Job = tuple[Persist | None, Messages]
 """A batch for the disk, and the messages that may leave when it and all before it are there."""
+Chore = Callable[[], object]
 
 
 class Writer:
@@ -24,16 +31,21 @@ class Writer:
     def __init__(
         self,
         storage: Storage,
-        on_done: Callable[[list[Job]], None],
+        on_done: Callable[[list[Job], list[Received]], None],
         on_failure: Callable[[Exception], None],
+        on_full: Callable[[DiskFull | None], None],
     ) -> None:
+        """`on_full` is told when the disk has become full, and None when there is room again."""
         self._storage = storage
         self._on_done = on_done
         self._on_failure = on_failure
+        self._on_full = on_full
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
+        self._chores: list[Chore] = []
         self._is_stopping = False
+        self._is_full = False
         self._unfinished = 0
         self._thread = threading.Thread(target=self._work, name="log-writer", daemon=True)
         self._thread.start()
@@ -42,35 +54,71 @@ class Writer:
         """Queue a job; one that has nothing for the disk and nothing before it is done at once."""
         if job[0] is None and self._unfinished == 0:
             if job[1]:
-                self._on_done([job])
+                self._on_done([job], [])
             return
         self._unfinished += 1
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
 
+    def submit_chore(self, chore: Chore) -> None:
+        """Queue something else that must not happen during a write, such as tidying up."""
+        with self._changed:
+            self._chores.append(chore)
+            self._changed.notify()
+
     def stop(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finish what is queued, unless the disk is full, and end the thread."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
         self._thread.join()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._jobs and not self._is_stopping:
-                    self._changed.wait()
-                jobs, self._jobs = self._jobs, []
-            if not jobs:
-                return
-            try:
-                self._storage.write([batch for batch, _ in jobs if batch is not None])
-            except Exception as error:  # Also what is not a MachineError must stop the node.
-                self._loop.call_soon_threadsafe(self._on_failure, error)
-                return
-            self._loop.call_soon_threadsafe(self._finish, jobs)
+        try:
+            while self._take_turn():
+                pass
+        except Exception as error:  # Also what is not a MachineError must stop the node.
+            self._loop.call_soon_threadsafe(self._on_failure, error)
 
-    def _finish(self, jobs: list[Job]) -> None:
+    def _take_turn(self) -> bool:
+        with self._changed:
+            while not (self._jobs or self._chores or self._is_stopping):
+                self._changed.wait()
+            jobs, self._jobs = self._jobs, []
+            chores, self._chores = self._chores, []
+        if not (jobs or chores):
+            return False
+        if jobs:
+            received = self._write([batch for batch, _ in jobs if batch is not None])
+            if received is None:
+                return False
+            self._loop.call_soon_threadsafe(self._finish, jobs, received)
+        for chore in chores:
+            chore()
+        return True
+
+    def _write(self, batches: list[Persist]) -> list[Received] | None:
+        """Try until there is room; None when the node stops before that."""
+        while True:
+            try:
+                received = self._storage.write(batches)
+            except DiskFull as error:
+                if not self._is_full:
+                    self._is_full = True
+                    self._loop.call_soon_threadsafe(self._on_full, error)
+                with self._changed:
+                    if self._is_stopping or self._changed.wait_for(self._has_to_stop, RETRY_S):
+                        return None
+                continue
+            if self._is_full:
+                self._is_full = False
+                self._loop.call_soon_threadsafe(self._on_full, None)
+            return received
+
+    def _has_to_stop(self) -> bool:
+        return self._is_stopping
+
+    def _finish(self, jobs: list[Job], received: list[Received]) -> None:
         self._unfinished -= len(jobs)
-        self._on_done(jobs)
+        self._on_done(jobs, received)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from labrys.node.storage import Storage
 
 DEADLINE_S = 20.0
 T = TypeVar("T")
@@ -55,12 +58,35 @@ class Server:
             sys.executable, "-m", "labrys.node.cli", "--id", name, "--peers", peers,
             "--http", f"127.0.0.1:{http_port}", "--data", str(self.data),
         ]  # fmt: skip
+        self.place = ""
+        """Where it listens for peers, if it is to join."""
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *flags: str) -> None:
-        """Start the process; it logs into a file that is appended to."""
+    def start(self, *flags: str, program: str | None = None) -> None:
+        """Start the process; it logs into a file that is appended to.
+
+        `program` is Python that runs in the place of the node's, to break something in it.
+        """
+        argv = [*self.argv, *flags]
+        if program is not None:
+            argv = [sys.executable, "-c", program, *argv[3:], "--data", str(self.data)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*self.argv, *flags], stdout=log, stderr=log)
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+
+    def wipe(self) -> None:
+        """Lose all its data."""
+        shutil.rmtree(self.data)
+
+    def fetch(self, path: str) -> tuple[int, str, str]:
+        """Status, text and content type of what is there."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)) as link:
+            link.request("GET", path)
+            response = link.getresponse()
+            return response.status, response.read().decode(), response.headers["Content-Type"]
+
+    def begin_as_old_member(self) -> None:
+        """Make the data of a node that need not ask the others what it promised before."""
+        Storage(self.data, self.name).close()
 
     def argv_with_file_limit(self, size_bytes: int) -> list[str]:
         """The command of this node where no file may grow beyond `size_bytes`."""
@@ -110,7 +136,9 @@ class Server:
 
 
 @contextmanager
-def cluster(directory: Path, size: int, *flags: str) -> Iterator[list[Server]]:
+def cluster(
+    directory: Path, size: int, *flags: str, program: str | None = None
+) -> Iterator[list[Server]]:
     """That many nodes, ready to serve; killed at the end."""
     ports = free_ports(2 * size)
     names = [f"n{i + 1}" for i in range(size)]
@@ -118,7 +146,7 @@ def cluster(directory: Path, size: int, *flags: str) -> Iterator[list[Server]]:
     servers = [Server(n, peers, p, directory) for n, p in zip(names, ports[size:], strict=True)]
     try:
         for server in servers:
-            server.start(*flags)
+            server.start(*flags, program=program)
         for server in servers:
             wait_for(f"{server.name} is ready", server.is_ready)
         yield servers

@@ -235,6 +235,7 @@ def test_the_request_timeout_holds_beside_a_long_election_timeout(tmp_path: Path
     peer, mine, http_port = free_ports(3)
     server = Server("n1", f"n1=127.0.0.1:{mine},n2=127.0.0.1:{peer}", http_port, tmp_path)
     with socket.create_server(("127.0.0.1", peer)):
+        server.begin_as_old_member()
         server.start("--request-timeout-ms", "300", "--election-timeout-ms", "8000")
         try:
             wait_for("the link to the leader", lambda: "state=up" in server.log.read_text())
@@ -256,6 +257,7 @@ def test_a_faulty_variant_that_cut_what_it_applied_does_not_spin(tmp_path: Path)
     """It has applied more than its log holds, and must wait for new entries without a busy loop."""
     peer, mine, http_port = free_ports(3)
     server = Server("n1", f"n1=127.0.0.1:{mine},n2=127.0.0.1:{peer}", http_port, tmp_path)
+    server.begin_as_old_member()
     server.start("--bug", "early-ack", "--election-timeout-ms", "30000")
     try:
         wait_for("the node listens", lambda: "event=start" in server.log.read_text())
@@ -303,6 +305,7 @@ def test_an_internal_error_stops_the_node_loudly(tmp_path: Path) -> None:
     """A correct cluster cannot show this one, so a second leader is played by hand."""
     peer, mine, http = free_ports(3)
     server = Server("n1", f"n1=127.0.0.1:{mine},n2=127.0.0.1:{peer}", http, tmp_path)
+    server.begin_as_old_member()
     server.start()
 
     def send_impossible() -> bool:

@@ -38,10 +38,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         b"\x00\x00\x00\x00",
         b"\x00\x00\x00\x03\xc1\xc1\xc1",
         frame(VoteRequest(99, 0, 0, pre=False)),
-        frame(Hello("n2", "n1")) + frame(VoteRequest(99, 0, 0, pre=False)),
+        frame(Hello("n2", "n1", "other", "127.0.0.1:1")) + frame(VoteRequest(99, 0, 0, pre=False)),
+        frame(Hello("n2", "n1")),
+        frame(Hello("n2", "n1", address="127.0.0.1:99999")),
         frame(Hello("n1", "n2")),
+        frame(Hello("n1", "n1", address="127.0.0.1:1")),
     ],
-    ids=["http", "huge", "empty", "noise", "no-hello", "stranger", "wrong-target"],
+    ids=[
+        "http",
+        "huge",
+        "empty",
+        "noise",
+        "no-hello",
+        "other-cluster",
+        "no-address",
+        "bad-address",
+        "wrong-target",
+        "itself",
+    ],
 )
 def test_noise_ends_the_link_and_changes_nothing(server: Server, data: bytes) -> None:
     before = server.status()
@@ -62,15 +76,16 @@ class Pair:
         self.addresses = {"a": ("127.0.0.1", first), "b": ("127.0.0.1", second)}
         self.got: list[tuple[str, str, Message]] = []
         self.lost: list[tuple[str, str]] = []
+        self.said: list[dict[str, object]] = []
 
-    def network(self, name: str) -> PeerNetwork:
-        others = {n: address for n, address in self.addresses.items() if n != name}
+    def network(self, name: str, cluster: str = "labrys") -> PeerNetwork:
         return PeerNetwork(
             name,
-            others,
             lambda peer, message: self.got.append((name, peer, message)),
             lambda peer: self.lost.append((name, peer)),
-            lambda **facts: None,
+            lambda **facts: self.said.append(facts),
+            cluster=cluster,
+            address=self.addresses[name],
         )
 
 
@@ -85,9 +100,10 @@ def test_a_link_comes_back_after_its_peer_did() -> None:
     async def script() -> None:
         pair = Pair()
         a, b = pair.network("a"), pair.network("b")
+        b.update({"a": ("127.0.0.1", 1)})
         message = AppendRequest(1, 0, 0, (), 0, 1)
         assert a.send("b", message) is False, "nobody has dialled yet"
-        dialling = asyncio.create_task(a.keep_dialling("b"))
+        a.update(pair.addresses)
         server = await b.listen(pair.addresses["b"])
         await until(lambda: a.send("b", message))
         await until(lambda: ("b", "a", message) in pair.got)
@@ -100,8 +116,7 @@ def test_a_link_comes_back_after_its_peer_did() -> None:
         server = await b.listen(pair.addresses["b"])
         await until(lambda: a.send("b", message))
         await until(lambda: ("b", "a", message) in pair.got)
-        dialling.cancel()
-        await asyncio.gather(dialling, return_exceptions=True)
+        await a.close()
         server.close()
         b.abort()
         await until(lambda: pair.lost.count(("b", "a")) == 2)
@@ -113,6 +128,7 @@ def test_a_new_link_replaces_an_older_one_of_the_same_peer() -> None:
     async def script() -> None:
         pair = Pair()
         b = pair.network("b")
+        b.update({"a": ("127.0.0.1", 1)})
         server = await b.listen(pair.addresses["b"])
         old_reader, old_writer = await asyncio.open_connection(*pair.addresses["b"])
         old_writer.write(frame(Hello("a", "b")) + frame(VoteRequest(1, 0, 0, pre=True)))
@@ -136,7 +152,7 @@ def test_messages_to_a_peer_that_does_not_read_are_dropped_at_a_bound() -> None:
         pair = Pair()
         a = pair.network("a")
         silent = socket.create_server(pair.addresses["b"])
-        dialling = asyncio.create_task(a.keep_dialling("b"))
+        a.update(pair.addresses)
         await until(lambda: a.send("b", AppendRequest(1, 0, 0, (), 0, 1)))
         flood = ForwardRequest(1, b"x" * (1 << 20))
         sent = 0
@@ -144,8 +160,7 @@ def test_messages_to_a_peer_that_does_not_read_are_dropped_at_a_bound() -> None:
             sent += 1
             assert sent < 100, "the queue has no bound"
         assert sent >= 8
-        dialling.cancel()
-        await asyncio.gather(dialling, return_exceptions=True)
+        await a.close()
         silent.close()
 
     asyncio.run(script())
