@@ -1,4 +1,4 @@
-"""The command line: `labrys test`, `check`, `runs`, `show`, `history`, `doctor` and `heal`.
+"""The command line: `labrys test`, `check`, `runs`, `show`, `history`, `stress`, `doctor`, `heal`.
 
 Each command parses its words, calls one function and prints. Everything that a command needs is
 imported when it runs, so that `labrys --help` answers at once.
@@ -265,6 +265,41 @@ def history(run: str, runs_dir: Path, as_json: bool, **filters: Any) -> None:
     from labrys.control.inspecting import print_history
 
     print_history(run, runs_dir, as_json=as_json, **filters)
+
+
+@cli.command()
+@click.option("--entries", type=click.IntRange(min=1), default=50_000, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 16_384),
+    default=1000,
+    show_default=True,
+    help="Entries in one request.",
+)
+@click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--key-bytes", type=click.IntRange(8, 256), default=16, show_default=True)
+@click.option("--value-bytes", type=click.IntRange(8, 512), default=16, show_default=True)
+@click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the servers' data there, also when all is well.",
+)
+@JSON
+def stress(repeat: int, data: Path | None, as_json: bool, **load: int) -> int:
+    """Insert entries as fast as three nodes on loopback take them, and check that all are kept.
+
+    Every entry must be on every server, in one order, after a restart, after one server lost its
+    data and after kill -9.
+
+    \b
+    Exit codes: 0 all checks passed, 1 one failed, 4 the servers cannot run here.
+    Example:  labrys stress
+              labrys stress --batch 8000 --repeat 10
+    """
+    from labrys.control.stress import Load, stress_and_print
+
+    return stress_and_print(Load(**load), repeat, data, as_json=as_json)
 
 
 @cli.command()
