@@ -131,8 +131,16 @@ def _directory(data: Path | None, number: int) -> Path:
 class Stress:
     """One run, check by check; the first that fails ends it."""
 
-    def __init__(self, cluster: Loopback, load: Load, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Loopback,
+        load: Load,
+        say: Callable[[str], None],
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """`patience_s` is how long the servers may take to agree."""
         self._cluster = cluster
+        self._patience_s = patience_s
         self._load = load
         self._say = say
         self._entries = entries(load.entries, load.key_bytes, load.value_bytes)
@@ -253,7 +261,7 @@ class Stress:
             found = {server.name: _state(server) for server in servers}
             return {name: state for name, state in found.items() if state != wanted}
 
-        if not wait_for(lambda: not differing(), PATIENCE_S):
+        if not wait_for(lambda: not differing(), self._patience_s):
             raise _Failed(f"revision and state hash should be {wanted}, found {differing()}")
 
     def _revisions(self) -> int:
@@ -268,7 +276,7 @@ class Stress:
             found = states()
             return found[0] is not None and found[0][0] == wanted and len({*found}) == 1
 
-        if not wait_for(are_right, PATIENCE_S):
+        if not wait_for(are_right, self._patience_s):
             raise _Failed(f"all servers should be at revision {wanted} in one state: {states()}")
 
     def _read_back(self, servers: Sequence[Server], wanted: Sequence[Entry]) -> None:

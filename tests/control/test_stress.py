@@ -50,7 +50,7 @@ def test_repeated_runs_are_summed_up_and_data_is_kept_on_request(tmp_path: Path)
 def test_a_cluster_that_loses_its_tail_fails(tmp_path: Path) -> None:
     said: list[str] = []
     with Loopback(tmp_path, 3, ("--bug", "lose-tail")) as cluster:
-        result = Stress(cluster, Load(200, 20, 2), said.append).run()
+        result = Stress(cluster, Load(200, 20, 2), said.append, patience_s=3).run()
     assert result.passed is False
     failed = [check for check in result.checks if not check.passed]
     assert len(failed) == 1
