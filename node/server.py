@@ -270,6 +270,7 @@ class Node:
         self._is_flush_due = False
         if self._stopped.done():
             return
+        self._service.propose()
         effects = self._raft.effects()
         for peer, message in effects.eager:
             self._send(peer, message)

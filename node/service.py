@@ -120,6 +120,9 @@ class Service:
         """The term in which all of `_writes` were appended."""
         self._writes: deque[_Waiting] = deque()
         """In the order of their indexes."""
+        self._commands: list[bytes] = []
+        self._unproposed: list[_Waiting] = []
+        """What came in this turn; `first` and `last` are places in `_commands` until then."""
         self._watching: list[_Waiting] = []
         """Changes of members and transfers."""
         self._reads: dict[int, _Waiting] = {}
@@ -209,21 +212,39 @@ class Service:
             return
         match request:
             case Batch(commands):
-                entries = [encode(command) for command in commands]
+                encoded = [encode(command) for command in commands]
             case Once() | OpenSession():
-                entries = [encode(msgspec.structs.replace(request, at_ms=self._wall_ms()))]
+                encoded = [encode(msgspec.structs.replace(request, at_ms=self._wall_ms()))]
             case _:
-                entries = [encode(request)]
-        first = self._raft.propose_all(entries)
-        if first is None:
-            message = f"the leader {self._raft.id} is handing over; try again"
-            respond(fault(503, "transferring", True, message))
-            return
-        # Whatever waits from an earlier office goes before this enters the queue.
-        self.note_office()
+                encoded = [encode(request)]
         waiting = self._wait(request, respond)
-        waiting.first, waiting.last = first, first + len(entries) - 1
-        self._writes.append(waiting)
+        waiting.first = len(self._commands)
+        self._commands += encoded
+        waiting.last = len(self._commands) - 1
+        self._unproposed.append(waiting)
+
+    def propose(self) -> None:
+        """Append what this turn of the loop brought, all at once; before effects are taken."""
+        if not self._unproposed:
+            return
+        commands, self._commands = self._commands, []
+        unproposed, self._unproposed = self._unproposed, []
+        first = self._raft.propose_all(commands)
+        if first is None:
+            leads = self._raft.role is Role.LEADER
+            message = (
+                f"{self._raft.id} {'is handing over' if leads else 'leads no more'}; try again"
+            )
+            answer = fault(503, "transferring" if leads else "no-leader", True, message)
+            for waiting in unproposed:
+                waiting.finish(answer)
+            return
+        # Whatever waits from an earlier office goes before these enter the queue.
+        self.note_office()
+        for waiting in unproposed:
+            waiting.first += first
+            waiting.last += first
+        self._writes.extend(unproposed)
 
     def _steer(self, request: Transfer | Change, respond: Respond) -> None:
         try:

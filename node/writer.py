@@ -9,6 +9,8 @@ waits on, and the caller is told, so that it takes nothing more in.
 """
 
 import asyncio
+import contextlib
+import queue
 import threading
 from collections.abc import Callable
 
@@ -41,10 +43,9 @@ class Writer:
         self._on_failure = on_failure
         self._on_full = on_full
         self._loop = asyncio.get_running_loop()
-        self._changed = threading.Condition()
-        self._jobs: list[Job] = []
-        self._chores: list[Chore] = []
-        self._is_stopping = False
+        self._queue: queue.SimpleQueue[Job | Chore | None] = queue.SimpleQueue()
+        """None is the end."""
+        self._has_to_stop = threading.Event()
         self._is_full = False
         self._unfinished = 0
         self._thread = threading.Thread(target=self._work, name="log-writer", daemon=True)
@@ -57,21 +58,16 @@ class Writer:
                 self._on_done([job], [])
             return
         self._unfinished += 1
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
+        self._queue.put(job)
 
     def submit_chore(self, chore: Chore) -> None:
         """Queue something else that must not happen during a write, such as tidying up."""
-        with self._changed:
-            self._chores.append(chore)
-            self._changed.notify()
+        self._queue.put(chore)
 
     def stop(self) -> None:
         """Finish what is queued, unless the disk is full, and end the thread."""
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify()
+        self._has_to_stop.set()
+        self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
@@ -82,21 +78,20 @@ class Writer:
             self._loop.call_soon_threadsafe(self._on_failure, error)
 
     def _take_turn(self) -> bool:
-        with self._changed:
-            while not (self._jobs or self._chores or self._is_stopping):
-                self._changed.wait()
-            jobs, self._jobs = self._jobs, []
-            chores, self._chores = self._chores, []
-        if not (jobs or chores):
-            return False
+        waiting = [self._queue.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self._queue.get_nowait())
+        jobs = [each for each in waiting if isinstance(each, tuple)]
         if jobs:
             received = self._write([batch for batch, _ in jobs if batch is not None])
             if received is None:
                 return False
             self._loop.call_soon_threadsafe(self._finish, jobs, received)
-        for chore in chores:
-            chore()
-        return True
+        for each in waiting:
+            if callable(each):
+                each()
+        return None not in waiting
 
     def _write(self, batches: list[Persist]) -> list[Received] | None:
         """Try until there is room; None when the node stops before that."""
@@ -107,17 +102,13 @@ class Writer:
                 if not self._is_full:
                     self._is_full = True
                     self._loop.call_soon_threadsafe(self._on_full, error)
-                with self._changed:
-                    if self._is_stopping or self._changed.wait_for(self._has_to_stop, RETRY_S):
-                        return None
+                if self._has_to_stop.wait(RETRY_S):
+                    return None
                 continue
             if self._is_full:
                 self._is_full = False
                 self._loop.call_soon_threadsafe(self._on_full, None)
             return received
-
-    def _has_to_stop(self) -> bool:
-        return self._is_stopping
 
     def _finish(self, jobs: list[Job], received: list[Received]) -> None:
         self._unfinished -= len(jobs)

@@ -8,7 +8,19 @@ import pytest
 from tests.node.cores import restored
 
 from labrys.node.answers import Answer
-from labrys.node.commands import Cas, Command, Get, Put, Request, encode_request
+from labrys.node.commands import (
+    Add,
+    Batch,
+    Cas,
+    Change,
+    Command,
+    Delete,
+    Get,
+    Put,
+    Request,
+    Transfer,
+    encode_request,
+)
 from labrys.node.machine import Machine
 from labrys.node.messages import (
     AppendReply,
@@ -22,7 +34,7 @@ from labrys.node.messages import (
     VoteReply,
 )
 from labrys.node.raft import Config, Raft, Role
-from labrys.node.service import FORWARD_BYTES_MAX, PENDING_MAX, Service
+from labrys.node.service import FORWARD_BYTES_MAX, PENDING_MAX, UNCOMMITTED_BYTES_MAX, Service
 
 WRITE = Put("k", 1)
 READ = Get("k")
@@ -49,8 +61,9 @@ class Fixture:
             self.sent.append((peer, message))
         return self.link_is_up
 
-    def execute(self, request: Command | Get) -> None:
+    def execute(self, request: Request) -> None:
         self.service.execute(request, self.answers.append)
+        self.service.propose()
 
     def follow(self, leader: str, term: int = 1) -> None:
         self.raft.step(leader, AppendRequest(term, 0, 0, (), 0, 1), self.now_ms)
@@ -67,6 +80,7 @@ class Fixture:
     def run(self) -> None:
         """Carry out effects until nothing is left, as the server does."""
         for _ in range(3):
+            self.service.propose()
             effects = self.raft.effects()
             if effects.persist is not None:
                 self.raft.persisted(effects.persist.term, effects.persist.last_index)
@@ -296,3 +310,101 @@ def test_answer_to_an_earlier_life_is_not_taken_for_that_to_a_new_request() -> N
     assert restarted.answers == []
     restarted.service.on_forward_reply(ForwardReply(new.request_id, 200, b"new"))
     assert [answer.body for answer in restarted.answers] == [b"new"]
+
+
+def test_a_write_that_was_not_appended_before_the_office_was_lost_did_not_happen(
+    at: Fixture,
+) -> None:
+    at.lead()
+    at.service.execute(WRITE, at.answers.append)
+    at.raft.step("n3", AppendReply(2, 1, success=False, index=0), at.now_ms)
+    at.run()
+    assert at.outcome() == (503, "no-leader", True)
+
+
+def test_while_the_leader_hands_over_a_write_is_refused_definitely(at: Fixture) -> None:
+    at.lead()
+    at.service.execute(Transfer("n3"), lambda answer: None)
+    at.execute(WRITE)
+    assert at.outcome() == (503, "transferring", True)
+
+
+def test_a_transfer_that_nobody_takes_up_is_told_when_it_was_given_up(at: Fixture) -> None:
+    at.lead()
+    at.execute(Transfer("n3"))
+    at.run()
+    assert at.answers == []
+    at.now_ms += 300
+    at.raft.tick(at.now_ms)
+    at.run()
+    assert at.outcome() == (503, "transfer-failed", False)
+
+
+def test_a_transfer_is_answered_by_whoever_leads_then(at: Fixture) -> None:
+    at.lead()
+    at.execute(Transfer("n3"))
+    at.run()
+    at.follow("n3", term=2)
+    at.run()
+    assert at.answers == [Answer(200, b'{"leader":"n3"}')]
+
+
+def test_a_batch_that_is_applied_in_parts_is_answered_once_and_in_order(at: Fixture) -> None:
+    at.lead()
+    at.execute(Batch((Put("a", 1), Add("a", 1), Delete("none"))))
+    at.raft.effects()
+    entries = at.raft.log.since(2)
+    at.service.note_office()
+    at.service.apply(2, entries[:1])
+    at.service.apply(3, entries[1:2])
+    assert at.answers == []
+    at.service.apply(4, entries[2:])
+    (answer,) = at.answers
+    results = msgspec.json.decode(answer.body)["results"]
+    assert results[:2] == [{"revision": 1}, {"revision": 2, "value": 2}]
+    assert results[2]["error"] == "not-found"
+
+
+def test_a_change_of_members_is_answered_when_it_is_committed(at: Fixture) -> None:
+    at.lead()
+    at.execute(Change(learn={"n4": "h:1"}))
+    at.run()
+    assert at.answers == []
+    at.raft.step("n2", AppendReply(1, 1, success=True, index=2), at.now_ms)
+    at.run()
+    (answer,) = at.answers
+    told = {"voters": ["n1", "n2", "n3"], "learners": ["n4"]}
+    assert (answer.status, msgspec.json.decode(answer.body)) == (200, told)
+
+
+def test_a_second_change_before_the_first_is_committed_is_refused(at: Fixture) -> None:
+    at.lead()
+    at.service.execute(Change(learn={"n4": "h:1"}), lambda answer: None)
+    at.execute(Change(remove=("n3",)))
+    assert at.outcome() == (409, "refused-change", True)
+
+
+def test_a_leader_that_lost_its_office_does_not_know_how_a_change_ended(at: Fixture) -> None:
+    at.lead()
+    at.execute(Change(learn={"n4": "h:1"}))
+    at.run()
+    at.raft.step("n3", AppendReply(2, 1, success=False, index=0), at.now_ms)
+    at.run()
+    assert at.outcome() == (503, "leadership-lost", False)
+
+
+def test_a_node_with_a_full_disk_refuses_writes_and_serves_reads(at: Fixture) -> None:
+    at.lead()
+    at.service.refusal = "no room"
+    at.execute(WRITE)
+    assert at.outcome() == (507, "disk-full", True)
+    at.answers.clear()
+    at.execute(READ)
+    assert at.answers == []
+
+
+def test_a_leader_takes_in_no_more_than_its_followers_can_follow(at: Fixture) -> None:
+    at.lead()
+    at.raft.uncommitted_bytes = UNCOMMITTED_BYTES_MAX + 1
+    at.execute(WRITE)
+    assert at.outcome() == (503, "busy", True)
