@@ -125,6 +125,13 @@ def cli() -> None:
 @click.option("--env", help="auto, docker or netns (auto: docker where it works, else netns).")
 @click.option("--nodes", type=int, help="How many nodes (5).")
 @click.option("--system", help="The system under test (raftkv).")
+@click.option(
+    "--system-option",
+    "system_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="How the system is to run, e.g. --system-option snapshot-entries=100; may be repeated.",
+)
 @click.option("--bug", metavar="NAME", help="Run the system with a deliberate fault.")
 @click.option("--workload", help="What the clients do (register).")
 @click.option(
@@ -137,7 +144,7 @@ def cli() -> None:
 @click.option(
     "--faults",
     metavar="KIND[:CHOICE+...],...",
-    help="partition, kill, pause; kill:all+leader narrows; or a YAML mapping with options.",
+    help="partition, kill, pause, membership; kill:all+leader narrows; or a YAML mapping.",
 )
 @click.option("--fault-interval", type=float, metavar="S", help="Mean seconds a fault holds (5).")
 @click.option("--time-limit", type=float, metavar="S", help="Seconds of the main phase (60).")
@@ -153,6 +160,7 @@ def cli() -> None:
 def test(
     spec_file: Path | None,
     options: tuple[str, ...],
+    system_options: tuple[str, ...],
     faults: str | None,
     runs_dir: Path,
     leave_cluster: bool,
@@ -171,7 +179,11 @@ def test(
     fields = read_spec(spec_file) if spec_file else {}
     fields |= {name: value for name, value in flags.items() if value is not None}
     if options:
-        fields["workload_options"] = fields.get("workload_options", {}) | _options(options)
+        given = _options(options, "--option", "values=small")
+        fields["workload_options"] = fields.get("workload_options", {}) | given
+    if system_options:
+        given = _options(system_options, "--system-option", "snapshot-entries=100")
+        fields["system_options"] = fields.get("system_options", {}) | given
     if faults is not None:
         fields["faults"] = _faults(faults)
     spec = resolve(fields)
@@ -335,13 +347,13 @@ def heal(runs_dir: Path, as_json: bool) -> int:
     return heal_and_print(runs_dir, as_json=as_json)
 
 
-def _options(words: tuple[str, ...]) -> dict[str, Any]:
+def _options(words: tuple[str, ...], flag: str, example: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(f"--option {word}: write KEY=VALUE, e.g. --option values=small")
-        options[key] = _yaml(value, f"--option {word}")
+            raise UsageError(f"{flag} {word}: write KEY=VALUE, e.g. {flag} {example}")
+        options[key] = _yaml(value, f"{flag} {word}")
     return options
 
 

@@ -117,7 +117,9 @@ class _Run:
         self._env: Environment = environments.make(
             spec.env, spec.node_names, directory.path, self._say
         )
-        self._system = SYSTEMS[spec.system](self._env, seed=self.seed, bug=spec.bug)
+        self._system = SYSTEMS[spec.system](
+            self._env, seed=self.seed, bug=spec.bug, options=spec.system_options
+        )
         self._workload = WORKLOADS[spec.workload]
         self._options = parse_options(
             self._workload, spec.workload_options, concurrency=spec.concurrency

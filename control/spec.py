@@ -43,6 +43,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     env: str = "auto"
     nodes: int = 5
     system: str = "raftkv"
+    system_options: dict[str, Any] = {}
+    """How the system is to run, e.g. `snapshot-entries: 100`."""
     bug: str | None = None
     """A deliberate fault of the system, to see that it is found."""
     workload: str = "register"
@@ -127,6 +129,7 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
         if kind in spec.fault_kinds[:place]:
             raise UsageError(f"--faults: {kind!r} is there twice; name each kind once")
     system = SYSTEMS[spec.system]
+    system.parse_options(spec.system_options)
     if spec.bug is not None:
         known("bug", spec.bug, system.bugs(), where="--bug")
     _positive(spec)
@@ -182,7 +185,7 @@ def rerun_command(spec: Spec) -> str:
             continue
         if field == "faults":
             value = _faults_flag(value)
-        elif field == "workload_options":
+        elif field in ("workload_options", "system_options"):
             words += [
                 word
                 for key, option in value.items()
@@ -213,6 +216,7 @@ _FLAGS = {
     "env": "--env",
     "nodes": "--nodes",
     "system": "--system",
+    "system_options": "--system-option",
     "bug": "--bug",
     "workload": "--workload",
     "workload_options": "--option",

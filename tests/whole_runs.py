@@ -124,6 +124,24 @@ def check_correct_run(folder: Path, env: str) -> WholeRun:
     return run
 
 
+def check_changing_members(folder: Path, env: str) -> None:
+    """Members that come and go, snapshots every 100 entries and kills leave the node valid."""
+    run = WholeRun(
+        folder,
+        *("--env", env, "--faults", "membership,kill", "--system-option", "snapshot-entries=100"),
+        *("--time-limit", "20", "--fault-interval", "2.5", "--seed", "7"),
+    )
+    out = run.end()
+    assert run.process.returncode == 0, out
+    results = run.results()
+    kinds = results["checkers"]["coverage"]["data"]["kinds"]
+    assert all(kinds[kind]["bit"] >= 1 for kind in ("membership", "kill")), kinds
+    for node in results["nodes"]:
+        log = (run.directory / "nodes" / node / "log").read_text()
+        assert "event=snapshot index=" in log
+        assert "event=members" in log
+
+
 def check_bug_is_found(folder: Path, env: str) -> WholeRun:
     """A seeded bug ends in exit 1, is explained, and is found again in the stored run."""
     run = WholeRun(

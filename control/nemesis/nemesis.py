@@ -28,6 +28,7 @@ from labrys.control.errors import ClusterError, UsageError
 from labrys.control.ledger import Ledger
 from labrys.control.names import known
 from labrys.control.nemesis.kill import Kill
+from labrys.control.nemesis.membership import Membership
 from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
@@ -35,7 +36,7 @@ from labrys.control.systems.base import System
 from labrys.workloads.generator import DONE, Generator, any_of
 
 PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
-    package.kind: package for package in (Partition, Kill, Pause)
+    package.kind: package for package in (Partition, Kill, Pause, Membership)
 }
 """The kinds of faults that a spec can name."""
 

@@ -5,6 +5,7 @@ time, in any order and twice: killing the dead, resuming the running and startin
 runs are no errors, because an undo goes to all nodes and does not know which ones need it.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from labrys.control.process import State
@@ -35,4 +36,16 @@ class System(Protocol):
         """Return the nodes that call themselves leader, the newest first; nobody may.
 
         Must answer soon even if every node hangs.
+        """
+
+    def members(self) -> tuple[str, ...] | None:
+        """Return the nodes that vote, as the newest leader says; None when nobody leads."""
+
+    def change_members(
+        self, timeout_s: float, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """Let nodes become members or cease to be, and return who votes then.
+
+        Who is one already, or is none, is left alone. Raises ClusterError when it is not done
+        within `timeout_s`; it may be done later all the same.
         """

@@ -5,7 +5,7 @@ test in the next run and needs no new image.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +14,17 @@ import requests
 from labrys import node as node_package
 from labrys.control import process
 from labrys.control.environments.base import Environment, on_nodes
-from labrys.control.errors import ClusterError
+from labrys.control.errors import ClusterError, UsageError
+from labrys.control.names import known
 from labrys.node.bugs import BUGS
 
 PEER_PORT: Final = 7000
 HTTP_PORT: Final = 8000
 _NAME: Final = "labrys-node"
+_OPTIONS: Final = (
+    "election-timeout-ms", "heartbeat-ms", "request-timeout-ms", "snapshot-entries", "snapshot-mib",
+)  # fmt: skip
+_CHANGE_ATTEMPT_S: Final = 2.0
 _STATUS_TIMEOUT_S: Final = 0.5
 _POLL_S: Final = 0.05
 HEALTH_KEY: Final = "labrys-health"
@@ -29,8 +34,17 @@ HEALTH_KEY: Final = "labrys-health"
 class RaftKv:
     """A cluster of `labrys-node` processes, one in each node of the environment."""
 
-    def __init__(self, env: Environment, *, seed: int, bug: str | None = None) -> None:
+    def __init__(
+        self,
+        env: Environment,
+        *,
+        seed: int,
+        bug: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`options` are those that `parse_options` accepts."""
         self._env = env
+        self._flags = self.parse_options(options or {})
         self._seed = seed
         self._bug = bug
 
@@ -38,6 +52,19 @@ class RaftKv:
     def bugs(cls) -> Mapping[str, str]:
         """The deliberate faults of this system, by name, each with what it does."""
         return {name: bug.description for name, bug in BUGS.items()}
+
+    @classmethod
+    def parse_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The flags of `labrys-node` for these options; raises UsageError for a wrong one."""
+        flags: list[str] = []
+        for name, value in options.items():
+            known("system option", name, _OPTIONS, where="--system-option")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(
+                    f"--system-option {name}: must be a whole number above 0, not {value!r}"
+                )
+            flags += [f"--{name}", str(value)]
+        return tuple(flags)
 
     def install(self) -> None:
         """Put the node's code into every node."""
@@ -56,6 +83,7 @@ class RaftKv:
             *("--http", f"{env.address(node)}:{HTTP_PORT}"),
             *("--data", f"{home}/data", "--seed", str(self._seed)),
             *(("--bug", self._bug) if self._bug else ()),
+            *self._flags,
         ]
         process.start(env, node, _NAME, argv, f"{env.log_dir(node)}/log")
 
@@ -109,6 +137,47 @@ class RaftKv:
             if status is not None and status.get("role") == "leader"
         ]
         return tuple(node for _, node in sorted(claims, key=lambda claim: -claim[0]))
+
+    def members(self) -> tuple[str, ...] | None:
+        """Return the nodes that vote, as the newest leader says; None when nobody leads."""
+        statuses = self.statuses()
+        for leader in self.leaders():
+            status = statuses.get(leader)
+            if status is not None and not status["is_changing"]:
+                return tuple(status["voters"])
+        return None
+
+    def change_members(
+        self, timeout_s: float, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """Let nodes become members or cease to be, and return who votes then.
+
+        Raises ClusterError when it is not done within `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        said = "nobody leads"
+        while True:
+            now = self.members()
+            if now is not None and {*add} <= {*now} and not {*remove} & {*now}:
+                return now
+            for leader in self.leaders()[:1]:
+                said = self._ask_for_change(leader, add, remove)
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"the members are {now}: {said}")
+            time.sleep(_POLL_S)
+
+    def _ask_for_change(self, leader: str, add: Sequence[str], remove: Sequence[str]) -> str:
+        places = {node: f"{self._env.address(node)}:{PEER_PORT}" for node in add}
+        try:
+            with _session() as session:
+                answer = session.post(
+                    f"{self.url(leader)}/v1/members",
+                    json={"add": places, "remove": list(remove)},
+                    timeout=_CHANGE_ATTEMPT_S,
+                )
+        except requests.RequestException as error:
+            return f"{leader}: {type(error).__name__}"
+        return f"{leader}: HTTP {answer.status_code} {answer.text[:200]}"
 
     def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> bool:
         """Wait until a write through every node succeeds; False if `give_up` ended the wait.

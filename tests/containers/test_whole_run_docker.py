@@ -25,6 +25,10 @@ def test_correct_node_is_valid_under_all_faults(tmp_path: Path) -> None:
     assert left_of(whole_runs.check_correct_run(tmp_path, "docker")) == []
 
 
+def test_correct_node_is_valid_while_members_change(tmp_path: Path) -> None:
+    whole_runs.check_changing_members(tmp_path, "docker")
+
+
 def test_seeded_bug_is_found(tmp_path: Path) -> None:
     assert left_of(whole_runs.check_bug_is_found(tmp_path, "docker")) == []
 

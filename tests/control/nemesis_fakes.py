@@ -1,7 +1,7 @@
 """A cluster made of dictionaries, to play faults on."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labrys.control.environments.base import Output
@@ -60,6 +60,7 @@ class FakeSystem:
         self.refusing: set[tuple[str, str]] = set()
         """(what, node) that raises."""
         self.leading: tuple[str, ...] = ("n3",)
+        self.voters = nodes
         self._lock = threading.Lock()
 
     def _act(self, what: str, node: str) -> State:
@@ -93,3 +94,13 @@ class FakeSystem:
 
     def leaders(self) -> tuple[str, ...]:
         return self.leading
+
+    def members(self) -> tuple[str, ...] | None:
+        return self.voters
+
+    def change_members(
+        self, timeout_s: float, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        self._act("change", self.leading[0])
+        self.voters = tuple(sorted({*self.voters, *add} - {*remove}))
+        return self.voters

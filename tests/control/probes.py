@@ -10,13 +10,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from labrys.control import process
 from labrys.control.environments.base import Environment
+from labrys.control.errors import ClusterError
 from labrys.control.process import State
 
 T = TypeVar("T")
@@ -54,6 +55,14 @@ class Sleepers:
 
     def leaders(self) -> tuple[str, ...]:
         return (self.leader,)
+
+    def members(self) -> tuple[str, ...] | None:
+        return self.env.nodes
+
+    def change_members(
+        self, timeout_s: float, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        raise ClusterError("a sleeping process has no members")
 
 
 def within(node: str, make: Callable[[], T]) -> T:

@@ -597,7 +597,7 @@ def test_only_the_wanted_targets_are_hit() -> None:
         ({"kill": {"targets": []}}, "kill: targets: name at least one"),
         ({"pause": {"interval_s": 0}}, "pause: interval_s: must be more than 0"),
         ({"pause": {"interval_s": "5"}}, "faults: pause: Expected `float | null`"),
-        (["meteor"], "unknown fault 'meteor'; known: kill, partition, pause"),
+        (["meteor"], "unknown fault 'meteor'; known: kill, membership, partition, pause"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_spec_are_named(faults: Any, message: str) -> None:

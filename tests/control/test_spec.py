@@ -149,3 +149,22 @@ def test_missing_spec_file_is_refused(tmp_path: Path) -> None:
 
 def test_node_names_count_from_one() -> None:
     assert Spec(nodes=3).node_names == ("n1", "n2", "n3")
+
+
+def test_system_options_are_part_of_the_rerun_command() -> None:
+    spec = resolve({"system_options": {"snapshot-entries": 100}, "seed": 7})
+    assert rerun_command(spec) == "labrys test --system-option snapshot-entries=100 --seed 7"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"snapshot-entrys": 100}, "did you mean 'snapshot-entries'"),
+        ({"snapshot-entries": 0}, "whole number above 0"),
+        ({"snapshot-entries": True}, "whole number above 0"),
+        ({"heartbeat-ms": "x"}, "whole number above 0"),
+    ],
+)
+def test_bad_system_options_are_refused(options: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        resolve({"system_options": options})

@@ -1,0 +1,102 @@
+"""Changes of members: some nodes are removed from the cluster, and come back as members later.
+
+Their processes go on: what a removed server says and hears must do the others no harm. The
+evidence is the configuration that the cluster itself reports.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from labrys.control.environments.base import Environment
+from labrys.control.errors import ClusterError, UsageError
+from labrys.control.names import known
+from labrys.control.nemesis import targets
+from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned, deal
+from labrys.control.systems.base import System
+
+TARGETS: Final = ("one", "leader", "minority")
+"""Whom to remove; with a majority gone the rest would be another cluster."""
+
+REMOVE_TIMEOUT_S: Final = 3.0
+"""Other faults wait for this one, and a cluster that is being hurt may never agree."""
+ADD_TIMEOUT_S: Final = 8.0
+"""Longer: at the end of a run it has to succeed, and members must catch up first."""
+
+
+class MembershipOptions(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Options of `faults: {membership: ...}`."""
+
+    targets: tuple[str, ...] = TARGETS
+
+    def check(self, nodes: Sequence[str] | None) -> None:
+        """Raise UsageError for a target that does not exist, and where nobody can be spared."""
+        super().check(nodes)
+        if not self.targets:
+            raise UsageError(f"targets: name at least one of {', '.join(TARGETS)}")
+        for target in self.targets:
+            known("target", target, TARGETS)
+        if nodes is not None and len(nodes) < 3:
+            raise UsageError(f"of {len(nodes)} node(s) none can be removed; use 3 nodes or more")
+
+
+class Membership(FaultPackage):
+    """Removes members and adds them again."""
+
+    kind = "membership"
+    start_f = "remove"
+    stop_f = "add"
+    undo_order = 3
+    """Last: without a network or processes there is nobody to agree on it."""
+    shade = "#8fc7b5"
+    options_type = MembershipOptions
+    choices = "targets"
+
+    def __init__(self, env: Environment, system: System, options: MembershipOptions) -> None:
+        super().__init__(env, system, options)
+        options.check(env.nodes)
+        self._groups = [(target,) for target in options.targets]
+
+    def plan(self, turn: int, seed: str) -> dict[str, Any]:
+        """Return whom to remove, as `targets.choose` does."""
+        target = deal(self._groups, turn, seed)
+        return targets.choose(target, self.env.nodes, random.Random(f"{seed}/{turn}"))
+
+    def settle(self, plan: Mapping[str, Any]) -> Planned:
+        """Find the leader if the plan is about it."""
+        settled = targets.settle(plan, self.leaders() if targets.needs_leader(plan) else ())
+        return Planned(targets=tuple(settled["nodes"]), plan=settled)
+
+    def apply(self, planned: Planned) -> Outcome:
+        """Remove the targets, all in one change.
+
+        A cluster that is being hurt otherwise may refuse: then nothing bit, and nothing is wrong.
+        """
+        try:
+            members = self.system.change_members(REMOVE_TIMEOUT_S, remove=planned.targets)
+        except ClusterError as error:
+            found = self.system.members()
+            return Outcome(
+                done=dict.fromkeys(planned.targets, f"not removed: {error}"),
+                observed={"members": found},
+                bit=found is not None and not {*planned.targets} & {*found},
+            )
+        return Outcome(
+            done=dict.fromkeys(planned.targets, "removed"),
+            observed={"members": members},
+            bit=not {*planned.targets} & {*members},
+        )
+
+    def undo(self) -> Outcome:
+        """Make every node a member again."""
+        try:
+            members = self.system.change_members(ADD_TIMEOUT_S, add=self.env.nodes)
+        except ClusterError as error:
+            return Outcome(errors={"cluster": str(error)})
+        return Outcome(done=dict.fromkeys(members, "is a member"))
+
+    def set_up(self) -> None:
+        """Nothing to prepare: every node begins as a member."""
+
+    def tear_down(self) -> None:
+        """Nothing to put in order: who is a member ends with the cluster."""
