@@ -323,7 +323,10 @@ def test_an_internal_error_stops_the_node_loudly(tmp_path: Path) -> None:
         except OSError:
             return False
 
-    wait_for("the node listens", send_impossible)
-    assert server.process is not None
-    assert server.process.wait(10) == 70
+    try:
+        wait_for("the node listens", send_impossible)
+        assert server.process is not None
+        assert server.process.wait(10) == 70
+    finally:
+        server.kill()
     assert "AssertionError: n1 would cut committed entry 1" in server.log.read_text()
