@@ -24,7 +24,7 @@ and returns the file as it should be.
     > change n1 +n4 -n2 ?n5     have n1 add a voter, remove one, add a learner
     > snapshot n1               n1 writes a snapshot of what it has applied and drops its log
     > state                     what everybody believes
-    > apply ["put","k",1]       execute a command of the log in a store of its own, at the next index
+    > apply ["put","k",1]       execute a command in a store of its own, at the next index
 """
 
 import random
