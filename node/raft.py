@@ -78,6 +78,10 @@ class Role(StrEnum):
     LEADER = "leader"
 
 
+class Impossible(AssertionError):
+    """What no correct cluster can bring about has happened."""
+
+
 class Config(msgspec.Struct, frozen=True):
     """Who this is, and the limits. Election timeouts are drawn from [e, 2e)."""
 
@@ -1012,4 +1016,4 @@ class Raft:
         A method, because the deliberately faulty variants go on instead, so that the damage
         reaches the clients and their histories.
         """
-        raise AssertionError(what)
+        raise Impossible(what)

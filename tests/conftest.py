@@ -4,9 +4,16 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--regenerate-transcripts`."""
+    """Add `--regenerate-transcripts` and `--schedules`."""
     parser.addoption(
         "--regenerate-transcripts",
         action="store_true",
         help="write what the commands in tests/node/transcripts lead to now, to be read as a diff",
+    )
+    parser.addoption(
+        "--schedules",
+        type=int,
+        default=1,
+        metavar="FACTOR",
+        help="play so many times as many random schedules against the Raft core",
     )

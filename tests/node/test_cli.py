@@ -329,4 +329,4 @@ def test_an_internal_error_stops_the_node_loudly(tmp_path: Path) -> None:
         assert server.process.wait(10) == 70
     finally:
         server.kill()
-    assert "AssertionError: n1 would cut committed entry 1" in server.log.read_text()
+    assert "Impossible: n1 would cut committed entry 1" in server.log.read_text()

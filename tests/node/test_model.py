@@ -25,9 +25,12 @@ def _say_how_to_replay(seed: int, size: int, error: Violation) -> str:
 
 
 @pytest.mark.parametrize(
-    ("size", "seeds"), [(1, 30), (2, 60), (3, 400), (4, 100), (5, 250), (7, 60)]
+    ("size", "seeds"), [(1, 30), (2, 60), (3, 1200), (4, 200), (5, 900), (7, 150)]
 )
-def test_promises_hold_in_every_schedule(size: int, seeds: int) -> None:
+def test_promises_hold_in_every_schedule(
+    size: int, seeds: int, request: pytest.FixtureRequest
+) -> None:
+    seeds *= request.config.getoption("--schedules")
     committed = leaders = answered = 0
     for seed in range(seeds):
         try:
