@@ -24,7 +24,8 @@ from labrys.node.metrics import Histogram
 BODY_BYTES_MAX = 1 << 20
 HEAD_BYTES_MAX = 32 << 10
 PIPELINE_MAX = 16
-CONNECTIONS_MAX = 1024
+CONNECTIONS_MAX = 900
+"""Below the usual limit of 1,024 open files, of which the node needs some for itself."""
 STALLED_S = 10.0
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _KEEPALIVE_S = 30

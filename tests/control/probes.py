@@ -5,9 +5,12 @@ sockets that stay there, so one process holds the ends of all connections and no
 """
 
 import ctypes
+import fcntl
 import os
 import select
 import socket
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,6 +142,15 @@ class Mesh:
                 return came
         raise AssertionError("unreachable")
 
+    def settle(self) -> None:
+        """Wait until every byte is acknowledged.
+
+        One that is not, since only the way back was cut, holds back those that are sent after it.
+        """
+        for _ in until_deadline("acknowledgements over the established connections"):
+            if not any(map(_unacknowledged_bytes, self.ends.values())):
+                return
+
     def connects(self, expected: set[Link]) -> set[Link]:
         """Try a new connection over each link; return those made once `expected` are."""
         trying = {(a, b): within(a, partial(self._connecting, b)) for a, b in self.links}
@@ -178,6 +190,11 @@ class Mesh:
         made.setblocking(False)
         made.connect_ex(self.tcp_address(node))
         return made
+
+
+def _unacknowledged_bytes(end: socket.socket) -> int:
+    answer = fcntl.ioctl(end, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def until_deadline(what: str) -> Iterator[None]:

@@ -61,6 +61,7 @@ for shape in SHAPES:
     undone = cut.undo()
     undo_ms = (time.monotonic() - started) * 1000
     late = mesh.received(everything - established)
+    mesh.settle()
     mesh.send_datagrams()
     say(json.dumps({
         "shape": shape,
