@@ -1,7 +1,7 @@
 """A cluster of cores in one thread: virtual time, a hostile network, disks that crash in between.
 
 `Cluster.run(seed, ...)` plays a random schedule and checks after every step what the Raft paper
-promises (figure 3), plus two things that clients rely on:
+promises (figure 3), plus what clients rely on:
 
 - election safety: one leader per term;
 - log matching: an entry's index and term determine its command and its predecessor's term, hence,
@@ -10,7 +10,8 @@ promises (figure 3), plus two things that clients rely on:
 - state machine safety: no two nodes apply different entries at one index;
 - durability: at the moment an entry first counts as committed, a majority of *disks* hold it;
 - reads: an answer is never older than what was committed anywhere when the read began;
-- snapshots: a node installs exactly the bytes that a leader's snapshot has.
+- snapshots: a node installs exactly the bytes that a leader's snapshot has;
+- sessions: a command that is committed several times counts once, see `retrying`.
 
 The network loses, repeats and reorders. A disk finishes batches late, one by one, and a crash may
 fall before a batch is written or after it is written and before its messages have left. Nodes take
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from tests.node.retrying import RetryingClient
 
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Effects, Persist, Restored, SnapshotMeta
@@ -139,6 +141,7 @@ class Cluster:
         self.reads: dict[int, int] = {}
         """Read id to the commit index that its answer must not be behind."""
         self.answered: list[int] = []
+        self.client = RetryingClient()
         self.late: list[tuple[str, str, RaftMessage]] = []
         self._numbers = 0
         for member in self.members.values():
@@ -358,6 +361,10 @@ class Cluster:
                     )
                 continue
             self.committed.append((entry, raft.term))
+            if self.client.is_own(entry.command):
+                wrong = self.client.execute(index, entry.command)
+                if wrong is not None:
+                    raise Violation(f"sessions: {wrong}")
             holders = {
                 name
                 for name, m in self.members.items()
@@ -434,7 +441,8 @@ class Cluster:
     def _propose_some(self) -> None:
         name = self._pick_up()
         if name is not None:
-            self.propose(name)
+            is_once = self.rng.random() < 0.3
+            self.propose(name, self.client.command(self.rng, self.now_ms) if is_once else None)
 
     def _read_some(self) -> None:
         name = self._pick_up()

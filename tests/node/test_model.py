@@ -12,6 +12,7 @@ from tests.node.mutants import MUTANTS
 
 from labrys.node.messages import Entry, HardState
 from labrys.node.raft import Config, Raft
+from labrys.node.sessions import Session
 
 ONLY_DIRECTED = {
     # Pure chance needs more than some thousand schedules for these; test_raft.py has a script.
@@ -31,7 +32,7 @@ def test_promises_hold_in_every_schedule(
     size: int, seeds: int, request: pytest.FixtureRequest
 ) -> None:
     seeds *= request.config.getoption("--schedules")
-    committed = leaders = answered = 0
+    committed = leaders = answered = duplicates = 0
     for seed in range(seeds):
         try:
             cluster = play(seed, size)
@@ -40,10 +41,12 @@ def test_promises_hold_in_every_schedule(
         committed += len(cluster.committed)
         leaders += len(cluster.leaders)
         answered += len(cluster.answered)
+        duplicates += cluster.client.duplicates
     # A schedule in which nothing happens proves nothing.
     assert committed >= 5 * seeds, f"{committed} entries in {seeds} schedules"
     assert leaders >= seeds, f"{leaders} leaders in {seeds} schedules"
     assert answered >= seeds, f"{answered} reads in {seeds} schedules"
+    assert duplicates >= seeds // 2, f"{duplicates} retries committed in {seeds} schedules"
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS.keys() - ONLY_DIRECTED))
@@ -54,6 +57,17 @@ def test_a_wrong_core_is_convicted(name: str) -> None:
         except Violation:
             return
     pytest.fail(f"{name} survived 2500 schedules")
+
+
+def test_a_session_that_forgets_its_answers_is_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "keep", lambda session, seq, kept: None)
+
+    def play_some() -> None:
+        for seed in range(100):
+            play(seed)
+
+    with pytest.raises(Violation, match="sessions: number"):
+        play_some()
 
 
 def test_the_same_seed_is_the_same_schedule() -> None:
