@@ -96,8 +96,8 @@ def _parser() -> _Parser:
     add("--data", type=Path, metavar="DIR", help="directory of the log, one per node")
     add("--election-timeout-ms", type=_positive, default=300, metavar="MS",
         help="seek election after a silence drawn from [MS, 2 MS) (default: 300)")  # fmt: skip
-    add("--heartbeat-ms", type=_positive, default=60, metavar="MS",
-        help="time between a leader's heartbeats (default: 60)")  # fmt: skip
+    add("--heartbeat-ms", type=_positive, default=75, metavar="MS",
+        help="time between a leader's heartbeats (default: 75)")  # fmt: skip
     add("--request-timeout-ms", type=_positive, default=5000, metavar="MS",
         help="a client gets an answer within this time (default: 5000)")  # fmt: skip
     add("--snapshot-entries", type=_positive, default=Thresholds().entries, metavar="N",

@@ -87,7 +87,7 @@ class Config(msgspec.Struct, frozen=True):
 
     id: NodeId
     election_timeout_ms: int = 300
-    heartbeat_ms: int = 60
+    heartbeat_ms: int = 75
     batch_count_max: int = 2048
     """Entries in one AppendEntries."""
     batch_bytes_max: int = 1 << 20

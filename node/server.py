@@ -122,7 +122,7 @@ class Node:
         self._members: Configuration | None = None
         self._is_flush_due = False
         self._is_stopping = False
-        self._timer = self._loop.call_soon(self._on_timer)
+        self._timer = self._loop.call_later(0, self._on_timer)
 
     # ---- life ---------------------------------------------------------------------------------
 
@@ -229,7 +229,9 @@ class Node:
         self._arm_timer()
 
     def _arm_timer(self) -> None:
-        delay_ms = min(max(1, self._raft.deadline_ms - _now_ms()), EXPIRE_EVERY_MS)
+        delay_ms = max(1, self._raft.deadline_ms - _now_ms())
+        if self._service.pending_count or self._clients:
+            delay_ms = min(delay_ms, EXPIRE_EVERY_MS)
         self._timer.cancel()
         self._timer = self._loop.call_later(delay_ms / 1000, self._on_timer)
 
@@ -286,8 +288,10 @@ class Node:
         # A faulty variant may have cut what it committed: it gets on when new entries come.
         if effects.committed and self._raft.applied < self._raft.commit:
             self.wake()
-        if self._teller.tell(self._raft, _now_ms()) and self._raft.role is Role.LEADER:
-            self._arm_timer()  # Heartbeats are due sooner than the election was.
+        has_changed = self._teller.tell(self._raft, _now_ms())
+        is_late = self._timer.when() > self._loop.time() + EXPIRE_EVERY_MS / 1000
+        if is_late and (has_changed or self._service.pending_count):
+            self._arm_timer()  # Heartbeats, or requests, are due sooner than the election was.
         if self._is_stopping and self._raft.role is not Role.LEADER:
             self._stop_now()
 

@@ -154,6 +154,7 @@ class Cluster:
         member = self.members[name]
         config = Config(
             id=name,
+            heartbeat_ms=60,
             batch_count_max=self.batch_count_max,
             apply_count_max=5,
             trailing_count=2,

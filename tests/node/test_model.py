@@ -46,7 +46,7 @@ def test_promises_hold_in_every_schedule(
     assert committed >= 5 * seeds, f"{committed} entries in {seeds} schedules"
     assert leaders >= seeds, f"{leaders} leaders in {seeds} schedules"
     assert answered >= seeds, f"{answered} reads in {seeds} schedules"
-    assert duplicates >= seeds // 2, f"{duplicates} retries committed in {seeds} schedules"
+    assert duplicates >= seeds // 20, f"{duplicates} retries committed in {seeds} schedules"
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS.keys() - ONLY_DIRECTED))

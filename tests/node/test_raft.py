@@ -313,7 +313,7 @@ def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
 def test_6_2_a_leader_that_one_of_two_answers_stays() -> None:
     raft = node()
     elect(raft)
-    for now_ms in range(1000, 5000, 60):
+    for now_ms in range(1000, 5000, 75):
         raft.tick(now_ms)
         raft.effects()
         raft.step("n3", AppendReply(1, 1, success=True, index=0), now_ms)
@@ -333,7 +333,7 @@ def test_5_3_heartbeats_go_out_at_their_interval() -> None:
         raft.tick(now_ms)
         beats += len(sent(raft.effects(), AppendRequest))
         raft.step("n2", AppendReply(1, 1, success=True, index=1), now_ms)
-    assert beats == 2 * 5
+    assert beats == 2 * (300 // raft.config.heartbeat_ms)
 
 
 def test_5_3_the_entry_before_must_match() -> None:
@@ -542,7 +542,7 @@ def in_office() -> tuple[Raft, int]:
     elect(raft)
     raft.step("n2", AppendReply(1, 1, success=True, index=1), 1001)
     raft.effects()
-    raft.tick(1060)
+    raft.tick(1075)
     requests = sent(raft.effects(), AppendRequest)
     assert isinstance(requests[0], AppendRequest)
     return raft, requests[0].round
@@ -555,9 +555,9 @@ def test_6_4_only_a_round_begun_after_the_read_confirms_it() -> None:
     (request, *_) = sent(effects, AppendRequest)
     assert isinstance(request, AppendRequest)
     assert request.round > older_round
-    raft.step("n2", AppendReply(1, older_round, success=True, index=1), 1061)
+    raft.step("n2", AppendReply(1, older_round, success=True, index=1), 1076)
     assert raft.effects().reads == ()
-    raft.step("n3", AppendReply(1, request.round, success=True, index=1), 1062)
+    raft.step("n3", AppendReply(1, request.round, success=True, index=1), 1077)
     assert raft.effects().reads == (7,)
 
 
@@ -569,7 +569,7 @@ def test_6_4_reads_of_one_turn_share_one_round() -> None:
     assert len(effects.eager) == 2
     (request, *_) = sent(effects, AppendRequest)
     assert isinstance(request, AppendRequest)
-    raft.step("n2", AppendReply(1, request.round, success=True, index=1), 1061)
+    raft.step("n2", AppendReply(1, request.round, success=True, index=1), 1076)
     assert raft.effects().reads == tuple(range(20))
 
 
@@ -577,8 +577,8 @@ def test_6_4_reads_die_with_the_office() -> None:
     raft, older_round = in_office()
     raft.read(7, 0)
     raft.effects()
-    raft.step("n3", AppendReply(2, 0, success=False, index=0), 1061)
-    raft.step("n2", AppendReply(1, older_round + 1, success=True, index=1), 1062)
+    raft.step("n3", AppendReply(2, 0, success=False, index=0), 1076)
+    raft.step("n2", AppendReply(1, older_round + 1, success=True, index=1), 1077)
     assert raft.effects().reads == ()
 
 
@@ -770,7 +770,7 @@ def older_round(core: type[Raft]) -> None:
     cluster = Cluster(3, 1, core)
     make_leader(cluster, "n1")
     cluster.drain()
-    cluster.now_ms += 60
+    cluster.now_ms += 75
     cluster.tick("n1")
     step_until(cluster, lambda: any(isinstance(m, AppendReply) for _, _, m in cluster.wire))
     late = [x for x in cluster.wire if isinstance(x[2], AppendReply)]

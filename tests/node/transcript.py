@@ -8,7 +8,7 @@ and returns the file as it should be.
     > nodes n1 n2 n3            members with old, empty disks; `blank n1 n2 n3`: with new ones
     > spare n4                  a node that is no member and knows nobody
     > timeout n1                let the election timeout of n1 pass, and nobody else's
-    > pass 60                   let so many milliseconds pass for all
+    > pass 75                   let so many milliseconds pass for all
     > beat 5                    let so many heartbeats pass, and deliver everything
     > deliver [n1 n2]           deliver what is under way (from n1 to n2), in order, once
     > run                       deliver until nothing is under way
@@ -310,7 +310,7 @@ def _follow(stage: Play, command: str) -> Iterator[str]:
         yield from stage.play_on()
     elif word == "beat":
         for _ in range(int(rest[0])):
-            yield from stage.do("pass 60")
+            yield from stage.do("pass 75")
             yield from stage.play_on()
     elif word == "flush":
         yield from stage.release(rest[0])
