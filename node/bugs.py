@@ -2,7 +2,7 @@
 
 Each is a small override of the core or of the storage; the production code knows nothing of them.
 They show that a test rig finds bugs. A faulty node must not give itself away by stopping at its own
-assertions, so the variants of the core go on where a correct one would stop.
+assertions or the corruption check, so the variants go on where a correct node would stop.
 """
 
 import difflib
@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
+from labrys.node.audit import Audit
 from labrys.node.effects import Effects, Persist
 from labrys.node.errors import UsageError
-from labrys.node.messages import Entry, HardState, NodeId
+from labrys.node.messages import Diverged, Entry, HardState, NodeId
 from labrys.node.raft import Raft
 from labrys.node.storage import Received, Storage
 
@@ -23,6 +24,13 @@ class Careless(Raft):
     """A core that goes on after the impossible has happened."""
 
     def _violated(self, what: str) -> None:
+        pass
+
+
+class Unwatched(Audit):
+    """Goes on with another state than the others have."""
+
+    def check(self, told: Diverged) -> None:
         pass
 
 
@@ -107,6 +115,7 @@ class Bug(msgspec.Struct, frozen=True):
     description: str
     raft: type[Raft] = Careless
     storage: type[Storage] = Storage
+    audit: type[Audit] = Unwatched
 
 
 BUGS: dict[str, Bug] = {

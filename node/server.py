@@ -117,7 +117,7 @@ class Node:
         self._snapshotter = Snapshotter(
             self._raft, storage, self._writer, settings.thresholds, self._install, self.fail, say
         )
-        self._audit = Audit(self._raft.id)
+        self._audit = (settings.bug.audit if settings.bug else Audit)(self._raft.id)
         self._teller = Teller(say)
         self._members: Configuration | None = None
         self._is_flush_due = False

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrys.node.audit import AUDIT_EVERY, REMEMBERED, Audit, DivergedState
+from labrys.node.bugs import BUGS
 from labrys.node.configuration import Configuration
 from labrys.node.messages import Diverged, StateReport
 
@@ -81,3 +82,10 @@ def test_who_agrees_with_the_majority_is_never_accused(said: list[tuple[str, int
             assert len(holders) >= 3
             assert last[accused, at] != verdict.state_hash
     assert len(audit._reports) <= REMEMBERED
+
+
+def test_a_faulty_variant_does_not_give_itself_away() -> None:
+    for bug in BUGS.values():
+        audit = bug.audit("n1")
+        audit.note(AT, 7)
+        audit.check(Diverged(AT, 8))
