@@ -18,10 +18,11 @@ from labrys.control.systems.base import System
 TARGETS: Final = ("one", "leader", "minority")
 """Whom to remove; with a majority gone the rest would be another cluster."""
 
-REMOVE_TIMEOUT_S: Final = 3.0
-"""Other faults wait for this one, and a cluster that is being hurt may never agree."""
-ADD_TIMEOUT_S: Final = 8.0
-"""Longer: at the end of a run it has to succeed, and members must catch up first."""
+CHANGE_TIMEOUT_S: Final = 1.5
+"""Other faults wait for this one, and a cluster without a majority agrees on nothing: it is better
+to give up and to leave it to the next undo."""
+HEAL_TIMEOUT_S: Final = 10.0
+"""At the end it has to succeed: a leader must be elected and members must catch up first."""
 
 
 class MembershipOptions(Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,7 +74,7 @@ class Membership(FaultPackage):
         A cluster that is being hurt otherwise may refuse: then nothing bit, and nothing is wrong.
         """
         try:
-            members = self.system.change_members(REMOVE_TIMEOUT_S, remove=planned.targets)
+            members = self.system.change_members(CHANGE_TIMEOUT_S, remove=planned.targets)
         except ClusterError as error:
             found = self.system.members()
             return Outcome(
@@ -88,9 +89,16 @@ class Membership(FaultPackage):
         )
 
     def undo(self) -> Outcome:
+        """Make every node a member again, if the cluster can agree on it now."""
+        return self._add_all(CHANGE_TIMEOUT_S)
+
+    def undo_for_good(self) -> Outcome:
         """Make every node a member again."""
+        return self._add_all(HEAL_TIMEOUT_S)
+
+    def _add_all(self, timeout_s: float) -> Outcome:
         try:
-            members = self.system.change_members(ADD_TIMEOUT_S, add=self.env.nodes)
+            members = self.system.change_members(timeout_s, add=self.env.nodes)
         except ClusterError as error:
             return Outcome(errors={"cluster": str(error)})
         return Outcome(done=dict.fromkeys(members, "is a member"))

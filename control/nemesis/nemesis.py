@@ -16,7 +16,7 @@ not keep a cluster in pieces. `heal` undoes everything, whatever fails on the wa
 
 import random
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -153,7 +153,7 @@ class Nemesis:
                 errors.append(ClusterError(f"a fault took more than {HEAL_WAIT_S:g} s to apply"))
             for package in self._packages:
                 try:
-                    _, failed = self._undo(package)
+                    _, failed = self._undo(package, package.undo_for_good)
                 except Exception as error:  # the ledger, most likely; the other undos matter more
                     errors.append(error)
                 else:
@@ -203,8 +203,10 @@ class Nemesis:
         self._record_evidence(fault, package, planned, outcome)
         return _report(fault, planned, outcome), errors
 
-    def _undo(self, package: FaultPackage) -> tuple[dict[str, Any], dict[str, str]]:
-        outcome = package.undo()
+    def _undo(
+        self, package: FaultPackage, undo: Callable[[], Outcome] | None = None
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        outcome = (undo or package.undo)()
         active = self._active[package.kind]
         if not active:
             return {"done": outcome.done}, outcome.errors

@@ -112,6 +112,10 @@ class FaultPackage(ABC):
     def undo(self) -> Outcome:
         """Undo every fault of this kind on all nodes, whatever was done before."""
 
+    def undo_for_good(self) -> Outcome:
+        """Undo at the end, when no other kind is in force any more: this one may take its time."""
+        return self.undo()
+
     @abstractmethod
     def set_up(self) -> None:
         """Prepare the nodes, and undo what an earlier run may have left. Nothing runs there yet."""

@@ -24,7 +24,7 @@ _NAME: Final = "labrys-node"
 _OPTIONS: Final = (
     "election-timeout-ms", "heartbeat-ms", "request-timeout-ms", "snapshot-entries", "snapshot-mib",
 )  # fmt: skip
-_CHANGE_ATTEMPT_S: Final = 2.0
+_CHANGE_ATTEMPT_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 0.5
 _POLL_S: Final = 0.05
 HEALTH_KEY: Final = "labrys-health"
@@ -131,21 +131,11 @@ class RaftKv:
 
     def leaders(self) -> tuple[str, ...]:
         """Return the nodes that call themselves leader, the one of the highest term first."""
-        claims = [
-            (int(status["term"]), node)
-            for node, status in self.statuses().items()
-            if status is not None and status.get("role") == "leader"
-        ]
-        return tuple(node for _, node in sorted(claims, key=lambda claim: -claim[0]))
+        return _leading(self.statuses())
 
     def members(self) -> tuple[str, ...] | None:
         """Return the nodes that vote, as the newest leader says; None when nobody leads."""
-        statuses = self.statuses()
-        for leader in self.leaders():
-            status = statuses.get(leader)
-            if status is not None and not status["is_changing"]:
-                return tuple(status["voters"])
-        return None
+        return _voting(self.statuses())
 
     def change_members(
         self, timeout_s: float, *, add: Sequence[str] = (), remove: Sequence[str] = ()
@@ -157,10 +147,11 @@ class RaftKv:
         deadline = time.monotonic() + timeout_s
         said = "nobody leads"
         while True:
-            now = self.members()
+            statuses = self.statuses()
+            now = _voting(statuses)
             if now is not None and {*add} <= {*now} and not {*remove} & {*now}:
                 return now
-            for leader in self.leaders()[:1]:
+            for leader in _leading(statuses)[:1]:
                 said = self._ask_for_change(leader, add, remove)
             if time.monotonic() >= deadline:
                 raise ClusterError(f"the members are {now}: {said}")
@@ -209,6 +200,28 @@ class RaftKv:
         except requests.RequestException as error:
             return f"{type(error).__name__} ({self.state(node)})"
         return None if answer.ok else f"HTTP {answer.status_code} {answer.text[:200]}"
+
+
+_Statuses = Mapping[str, dict[str, Any] | None]
+
+
+def _leading(statuses: _Statuses) -> tuple[str, ...]:
+    """Who calls itself leader, the one of the highest term first."""
+    claims = [
+        (int(status["term"]), node)
+        for node, status in statuses.items()
+        if status is not None and status.get("role") == "leader"
+    ]
+    return tuple(node for _, node in sorted(claims, key=lambda claim: -claim[0]))
+
+
+def _voting(statuses: _Statuses) -> tuple[str, ...] | None:
+    """Who votes, as the newest leader says when no change is under way there."""
+    for leader in _leading(statuses):
+        status = statuses[leader]
+        if status is not None and not status["is_changing"]:
+            return tuple(status["voters"])
+    return None
 
 
 def _session() -> requests.Session:

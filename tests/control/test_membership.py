@@ -1,5 +1,7 @@
 """Members that are removed and come back, on a cluster that is only its states."""
 
+from collections.abc import Sequence
+
 import pytest
 from tests.control.nemesis_fakes import FIVE, FakeEnvironment, FakeSystem
 
@@ -59,3 +61,17 @@ def test_bad_options_are_refused(options: dict[str, list[str]], told: str) -> No
 def test_a_cluster_in_which_nobody_can_be_spared_is_refused() -> None:
     with pytest.raises(UsageError, match="none can be removed"):
         parse_faults(["membership"], ("n1",))
+
+
+def test_at_the_end_the_undo_may_take_its_time() -> None:
+    waited: list[float] = []
+
+    class Patient(FakeSystem):
+        def change_members(self, timeout_s: float, **change: Sequence[str]) -> tuple[str, ...]:
+            waited.append(timeout_s)
+            return self.voters
+
+    fault = package(Patient())
+    fault.undo()
+    fault.undo_for_good()
+    assert waited[0] < waited[1]
