@@ -158,7 +158,9 @@ class Node:
         return code
 
     def stop(self, reason: str) -> None:
-        """Begin an orderly stop: a leader hands over first."""
+        """Begin an orderly stop: a leader hands over first, unless it is told a second time."""
+        if self._is_stopping:
+            self._stop_now()
         if self._stopped.done():
             return
         self._say(event="stopping", reason=reason)

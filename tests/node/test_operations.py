@@ -162,6 +162,19 @@ def test_the_leader_hands_over_before_it_stops(tmp_path: Path) -> None:
         assert leader_of(others).status()["term"] == 2
 
 
+def test_a_leader_that_is_told_twice_stops_at_once(tmp_path: Path) -> None:
+    with cluster(tmp_path, 3, "--election-timeout-ms", "5000") as servers:
+        leader = leader_of(servers)
+        for server in servers:
+            if server is not leader:
+                server.kill()  # Nobody is left to take over.
+        assert leader.process is not None
+        leader.process.send_signal(signal.SIGTERM)
+        wait_for("it begins to stop", lambda: "event=stopping" in leader.log.read_text())
+        leader.process.send_signal(signal.SIGTERM)
+        assert leader.process.wait(9) == 0
+
+
 def test_nodes_of_another_cluster_are_not_talked_to(tmp_path: Path) -> None:
     with cluster(tmp_path, 3, "--cluster-id", "blue") as servers:
         stranger = servers[0]
