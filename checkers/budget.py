@@ -30,7 +30,10 @@ class Budget:
         self.moves = 0
 
     def part(self, moves_max: int) -> "Budget":
-        """Return a budget of its own moves under the same deadline and memory bound."""
+        """Return a budget of its own moves under the same deadline and memory bound.
+
+        What it spends is not counted here: the caller does that.
+        """
         part = Budget(self._limits, moves_max)
         part._deadline = self._deadline
         return part
@@ -41,7 +44,8 @@ class Budget:
         if self._moves_max is not None and self.moves > self._moves_max:
             raise BudgetSpent(
                 f"{self._moves_max} moves of the search",
-                "use more keys, fewer operations a key, or distinct values",
+                "raise --check-moves (of labrys check: --moves); or use more keys, fewer "
+                "operations a key, or distinct values",
             )
         self._until_poll -= moves
         if self._until_poll < 0:

@@ -1,7 +1,7 @@
 """The checker: what it is given and what it must answer."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -10,11 +10,23 @@ from labrys.checkers.history import History
 from labrys.checkers.verdict import CheckResult, Verdict
 
 
+T = TypeVar("T")
+
+
+class Spread(Protocol):
+    """Calls a function with 0 to `count` - 1, on all cores, and yields the results in order."""
+
+    def __call__(self, function: Callable[[int], T], count: int) -> Iterator[T]:
+        """Spread the calls. Arguments stay in memory; only results travel between processes."""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """Budgets of a check. Reaching one ends in `unknown` and names it; it never ends in `valid`."""
 
     seconds: float = 300.0
     memory_mib: int = 4096
+    moves: int = 50_000_000
+    """Of the search for one key: unlike time and memory, the same on every machine."""
     clock: Callable[[], float] | None = None
     """Monotonic seconds, passed in so that checkers read no clock themselves; None: no deadline."""
     memory_used_mib: Callable[[], float] | None = None
@@ -31,6 +43,8 @@ class Evidence(msgspec.Struct, frozen=True):
     logs: Mapping[str, Sequence[str]] = {}
     """The lines of each node's log."""
     limits: Limits = Limits()
+    spread: Spread | None = None
+    """How to use all cores; None: one after the other."""
 
 
 class Checker(Protocol):

@@ -6,12 +6,17 @@ update may then have happened at any time or never. Removing an update could mak
 of our own, for then nobody would have written what was read.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from labrys.checkers.budget import Budget, BudgetSpent
-from labrys.checkers.models import Model
-from labrys.checkers.search import Search, Step, Stuck, events_of, within
+from labrys.checkers.search import Stuck
+from labrys.checkers.steps import FOREVER, Steps
+from labrys.checkers.subject import Subject
+
+_Kept: TypeAlias = list[tuple[int, bool]]
+"""Steps in order of call, and whether each certainly happened."""
 
 
 class Core(NamedTuple):
@@ -23,37 +28,33 @@ class Core(NamedTuple):
     """None: only together with the state at the very beginning."""
 
 
-def minimal_core(model: Model, steps: Sequence[Step], stuck: Stuck, budget: Budget) -> Core:
-    """Return few of `steps` that suffice for the contradiction that `stuck` ran into.
+def minimal_core(subject: Subject, stuck: Stuck, budget: Budget) -> Core:
+    """Return few steps of `subject` that suffice for the contradiction that `stuck` ran into.
 
     With the budget spent they are not as few as could be, but a proof all the same.
     """
-    number_of = {step.call: number for number, step in enumerate(steps)}
-    kept = [
-        step if step.ret is not None and step.ret <= stuck.event else step._replace(ret=None)
-        for step in steps
-        if step.call < stuck.event
+    call, ret = subject.steps.call, subject.steps.ret
+    end = stuck.event
+    first = 0 if stuck.start is None else stuck.start
+    kept: _Kept = [
+        (n, ret[n] <= end) for n in range(bisect_left(call, end)) if ret[n] >= first
     ]
-    start: int | None = None
+    start = stuck.start
 
-    def is_wrong(some: Sequence[Step], start: int | None) -> bool:
-        if start is not None:
-            some = within(some, start, stuck.event)
+    def is_wrong(some: _Kept, start: int | None) -> bool:
         budget.spend(len(some))
-        search = Search(model, some, budget)
-        outcome = search.run() if start is None else search.run_window(start, stuck.event)
-        return isinstance(outcome, Stuck)
+        return _is_wrong(subject, _weaker(subject.steps, some), start, budget)
 
     try:
-        start = _latest_start(model, kept, is_wrong)
+        start = _latest_start(subject, kept, start, is_wrong)
         if start is not None:
-            kept = within(kept, start, stuck.event)
-        size = max(1, sum(step.ret is not None for step in kept) // 2)
+            kept = _within(subject.steps, kept, start)
+        size = max(1, sum(certain for _, certain in kept) // 2)
         while True:
-            certain = [step.call for step in kept if step.ret is not None]
+            certain = [n for n, is_certain in kept if is_certain]
             smaller = False
             for place in range(0, len(certain), size):
-                weaker = _weakened(model, kept, set(certain[place : place + size]))
+                weaker = _weakened(subject, kept, set(certain[place : place + size]))
                 if is_wrong(weaker, start):
                     kept, smaller = weaker, True
             if size == 1 and not smaller:
@@ -61,35 +62,77 @@ def minimal_core(model: Model, steps: Sequence[Step], stuck: Stuck, budget: Budg
             size = max(1, size // 2)
     except BudgetSpent:
         pass  # a larger proof is a proof too
-    return Core([number_of[step.call] for step in kept if step.ret is not None], start)
+    return Core([n for n, certain in kept if certain], start)
+
+
+def _is_wrong(subject: Subject, steps: Steps, start: int | None, budget: Budget) -> bool:
+    search = subject.search(budget, steps)
+    if start is None:
+        return search.run() is not None
+    begin = bisect_left(search.events, start, key=lambda number: _event(steps, number))
+    search.run(begin)
+    window = search.window(len(search.events), budget)
+    return window is not None and window.run() is not None
+
+
+def _event(steps: Steps, number: int) -> int:
+    return steps.call[number] if number >= 0 else steps.ret[~number]
+
+
+def _weaker(steps: Steps, some: _Kept) -> Steps:
+    chosen = steps.chosen(number for number, _ in some)
+    for place, (_, certain) in enumerate(some):
+        if not certain:
+            chosen.ret[place] = FOREVER
+    return chosen
+
+
+def _within(steps: Steps, kept: _Kept, start: int) -> _Kept:
+    return [(n, certain) for n, certain in kept if not certain or steps.ret[n] >= start]
 
 
 def _latest_start(
-    model: Model, steps: Sequence[Step], is_wrong: Callable[[Sequence[Step], int | None], bool]
+    subject: Subject,
+    kept: _Kept,
+    known: int | None,
+    is_wrong: Callable[[_Kept, int | None], bool],
 ) -> int | None:
     """Return the latest event from which a window is a proof; None if it takes the beginning."""
-    if model.states(step.action for step in steps) is None:
+    steps = subject.steps
+    if subject.model.states(steps.actions()) is None:
         return None
-    events = [event for event, _ in events_of(steps)]
+    events: Sequence[int] = sorted(
+        [steps.call[n] for n, _ in kept] + [steps.ret[n] for n, certain in kept if certain]
+    )
+    if known is not None:
+        events = events[bisect_left(events, known) :]
+
+    def proves(length: int) -> bool:
+        start = events[-length]
+        return is_wrong(_within(steps, kept, start), start)
+
     length = 2
-    while length < len(events) and not is_wrong(steps, events[-length]):
+    while length < len(events) and not proves(length):
         length *= 2
     if length >= len(events):
-        return None
+        if known is None:
+            return None
+        length = len(events)
     too_short, enough = length // 2, length
     while too_short + 1 < enough:
         middle = (too_short + enough) // 2
-        if is_wrong(steps, events[-middle]):
+        if proves(middle):
             enough = middle
         else:
             too_short = middle
     return events[-enough]
 
 
-def _weakened(model: Model, steps: Sequence[Step], chosen: set[int]) -> list[Step]:
-    """Make the steps called at `chosen` optional. A pure one that is optional says nothing."""
+def _weakened(subject: Subject, kept: _Kept, chosen: set[int]) -> _Kept:
+    """Make the steps `chosen` optional. A pure one that is optional says nothing."""
+    pure = subject.model.pure
     return [
-        step._replace(ret=None) if step.call in chosen else step
-        for step in steps
-        if step.call not in chosen or step.action.f not in model.pure
+        (n, certain and n not in chosen)
+        for n, certain in kept
+        if n not in chosen or subject.steps.action(n).f not in pure
     ]

@@ -1,20 +1,41 @@
-"""The linearizability checker: every key on its own, under one budget."""
+"""The linearizability checker: every key on its own, the cheapest sufficient check first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
 from labrys.checkers.budget import Budget
-from labrys.checkers.checker import Evidence
+from labrys.checkers.checker import Evidence, Limits
+from labrys.checkers.core import Core
 from labrys.checkers.decide import GaveUp, decide
-from labrys.checkers.explain import Subject, explain, told
-from labrys.checkers.history import History, HistoryError, Operation
-from labrys.checkers.models import MODELS, UNSEEN, Illegal, Model, json_text
-from labrys.checkers.search import Step, Stuck
+from labrys.checkers.distinct.outcome import NotApplicable, Violation
+from labrys.checkers.explain import explain
+from labrys.checkers.history import History, HistoryError
+from labrys.checkers.models import MODELS
+from labrys.checkers.models.model import Model, json_text
+from labrys.checkers.search import Stuck, Survived
+from labrys.checkers.steps import FOREVER
+from labrys.checkers.subject import Subject, subjects
 from labrys.checkers.verdict import CheckResult, Finding, Verdict, combine
 
 _EXPLAINED_MAX: Final = 10
 """How many invalid keys are explained at length; the others are named."""
 _NAMED_MAX: Final = 5
+_SPREAD_MIN: Final = 50_000
+"""From so many operations on it pays to use all cores."""
+_EXPLAINING_MOVES: Final = 20_000
+"""Work spent on explaining what is known to be wrong by other means."""
+_SEARCHED_MAX: Final = 20_000
+"""A violation among more operations than that is explained from its surroundings only."""
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What was found out about one object."""
+
+    verdict: Verdict
+    finding: Finding | None = None
+    hint: str | None = None
 
 
 class Linearizable:
@@ -26,151 +47,221 @@ class Linearizable:
 
     name = "linearizable"
 
-    def __init__(self, model_name: str, initial: Any = None, nil_read: str = "absent") -> None:
-        """Judge by the model `model_name` of `MODELS`, in state `initial` (JSON) at the start.
+    def __init__(self, model: str | Model, *, all_keys: bool = True, **how: Any) -> None:
+        """Judge by a model, or by one of `MODELS` made with `how` (initial, nil_read, ...).
 
+        Without `all_keys` the first invalid key ends the check.
         Raises `ValueError` for an unknown model, or a start that it cannot have.
         """
-        if model_name not in MODELS:
-            raise ValueError(f"no model {model_name!r}: choose from {', '.join(MODELS)}")
-        self._model_name = model_name
-        self._model: Model = MODELS[model_name](initial=initial, nil_read=nil_read)
+        if isinstance(model, str):
+            if model not in MODELS:
+                raise ValueError(f"no model {model!r}: choose from {', '.join(MODELS)}")
+            self._model = MODELS[model](**how)
+            self._model_name = model
+        else:
+            self._model = model
+            self._model_name = type(model).__name__
+        self._all_keys = all_keys
 
     def assert_fits(self, history: History) -> None:
         """Raise `HistoryError` naming the first operation that the model does not know."""
-        for operation in history.operations:
-            try:
-                self._model.action(operation)
-            except RecursionError:
-                raise HistoryError(f"op {operation.call}: its value is nested too deeply") from None
+        try:
+            subjects(self._model, history.operations_by_key())
+        except RecursionError:
+            raise HistoryError(_nested(self._model, history)) from None
 
     def check(self, history: History, evidence: Evidence) -> CheckResult:
         """Judge `history`, each key by itself."""
         try:
-            subjects = [
-                self._subject(key, part.operations) for key, part in history.by_key().items()
-            ]
+            found = subjects(self._model, history.operations_by_key())
         except HistoryError as error:
             return CheckResult(
                 Verdict.ERROR,
                 f"the history does not fit the model {self._model_name}: {error}",
                 hint="choose another model, or say how the history is keyed",
             )
-        budget = Budget(evidence.limits)
-        verdicts: list[Verdict] = []
-        findings: list[Finding] = []
-        per_key: dict[str, Any] = {}
-        invalid: list[str | None] = []
-        undecided: list[str | None] = []
-        hints: dict[str, None] = {}
-        # Short ones first: one hard key may use up the budget, but not at the cost of easy ones.
-        for subject in sorted(subjects, key=lambda subject: len(subject.steps)):
-            outcome = decide(self._model, subject.steps, budget)
-            if isinstance(outcome, Stuck):
-                verdicts.append(Verdict.INVALID)
-                invalid.append(subject.key)
-                if len(findings) < _EXPLAINED_MAX:
-                    findings.append(_explained(subject, outcome, budget))
-                per_key[subject.key or ""] = {"verdict": "invalid", "ops": len(subject.steps)}
-            elif isinstance(outcome, GaveUp):
-                verdicts.append(Verdict.UNKNOWN)
-                undecided.append(subject.key)
-                hints[outcome.spent.hint] = None
-                findings.append(finding := _undecided(subject, outcome))
-                per_key[subject.key or ""] = {
-                    "verdict": "unknown",
-                    "ops": len(subject.steps),
-                    "reason": finding.message,
-                }
-            else:
-                verdicts.append(Verdict.VALID)
-        missing = self._what_is_missing(subjects)
-        verdict = combine(verdicts)
+        # Short ones first: they are the easiest to read, and the first to end the check.
+        found.sort(key=lambda subject: len(subject.steps))
+        judged = self._judge_all(found, evidence)
+        verdict = combine(one.verdict for one in judged)
+        missing = _what_is_missing(self._model, found)
         if missing is not None and verdict in (Verdict.VALID, Verdict.UNKNOWN):
             return CheckResult(
                 Verdict.UNKNOWN,
                 f"vacuous: {missing}",
                 hint="a longer run, a higher rate, or fewer faults at a time",
-                data=_figures(subjects, [], [], {}),
+                data=_figures(found, []),
             )
+        hints = dict.fromkeys(one.hint for one in judged if one.hint is not None)
+        findings = [one.finding for one in judged if one.finding is not None]
         return CheckResult(
             verdict,
-            _summary(subjects, invalid, undecided),
+            _summary(found, judged),
             hint="; ".join(hints) or None,
-            findings=tuple(findings),
-            data=_figures(subjects, invalid, undecided, per_key),
+            findings=tuple(findings[:_EXPLAINED_MAX]),
+            data=_figures(found, judged),
         )
 
-    def _subject(self, key: str | None, operations: Iterable[Operation]) -> Subject:
-        steps: list[Step] = []
-        kept: list[Operation] = []
-        for operation in operations:
-            action = self._model.action(operation)
-            if action is None or operation.is_fail:
-                continue
-            if operation.ret is None and action.f in self._model.pure:
-                continue  # nobody saw its result, and it had no effect
-            steps.append(Step(action, operation.call, operation.ret))
-            kept.append(operation)
-        return Subject(key, self._model, steps, kept)
+    def _judge_all(self, found: Sequence[Subject], evidence: Evidence) -> list[Judged]:
+        deadline = Budget(evidence.limits)
 
-    def _what_is_missing(self, subjects: Sequence[Subject]) -> str | None:
-        """Say what a verdict would have to rest on but is not there; None if all is there."""
-        certain = [
-            step.action for subject in subjects for step in subject.steps if step.ret is not None
-        ]
-        if not certain:
-            return "no operation succeeded"
-        # What can be done in a state that nobody has named says nothing about the state: a write,
-        # but also an append.
-        if not any(isinstance(self._model.step(UNSEEN, action), Illegal) for action in certain):
-            return "nothing was ever observed: no read succeeded"
-        return None
+        def judged(place: int) -> Judged:
+            try:
+                return judge(found[place], deadline.part(evidence.limits.moves))
+            except RecursionError:
+                return Judged(Verdict.ERROR, Finding("a value is nested too deeply"))
+
+        each = map(judged, range(len(found)))
+        size = sum(len(subject.steps) for subject in found)
+        if evidence.spread is not None and len(found) > 1 and size >= _SPREAD_MIN:
+            each = evidence.spread(judged, len(found))
+        results: list[Judged] = []
+        for one in each:
+            results.append(one)
+            if one.verdict is Verdict.INVALID and not self._all_keys:
+                break
+        return results
 
 
-def _explained(subject: Subject, stuck: Stuck, budget: Budget) -> Finding:
-    """Explain, but never let a fault of the explanation hide the violation itself."""
-    try:
-        return explain(subject, stuck, budget)
-    except Exception as fault:
-        return Finding(
-            f"not linearizable: {told(subject, stuck.step)} fits nowhere\n"
-            f"(no more can be said: {type(fault).__name__}: {fault}; this is a bug in labrys)",
-            ops=(subject.steps[stuck.step].call,),
+def judge(subject: Subject, budget: Budget) -> Judged:
+    """Judge one object: without a search where its values are distinct, else by a search."""
+    outcome = subject.model.distinct(subject.operations)
+    if isinstance(outcome, NotApplicable):
+        decided = decide(subject.search(budget), budget)
+        if isinstance(decided, Survived):
+            return Judged(Verdict.VALID)
+        if isinstance(decided, GaveUp):
+            return _undecided(subject, decided)
+        return Judged(Verdict.INVALID, _explained(subject, decided, budget))
+    if isinstance(outcome, Violation):
+        return _convicted(subject, outcome, budget)
+    return Judged(Verdict.VALID)
+
+
+def _convicted(subject: Subject, violation: Violation, budget: Budget) -> Judged:
+    """Explain what a check without a search has found; a search has to see it too."""
+    if len(subject.steps) <= _SEARCHED_MAX:
+        part = budget.part(_EXPLAINING_MOVES)
+        decided = decide(subject.search(part), part)
+        if isinstance(decided, Survived):
+            return Judged(
+                Verdict.ERROR,
+                Finding(
+                    f"{subject.name()}: two checks disagree, this is a bug in labrys: "
+                    f"one says {violation.message}, the other finds an order",
+                    ops=violation.ops,
+                    key=subject.key,
+                ),
+            )
+        if isinstance(decided, Stuck):
+            finding = _explained(subject, decided, budget, _core_of(subject, violation))
+            lines = finding.message.split("\n")
+            lines.insert(1, f"in short: {violation.message}")
+            told = msgspec.structs.replace(finding, message="\n".join(lines))
+            told.data["short"] = violation.message
+            return Judged(Verdict.INVALID, told)
+    ops = set(violation.ops)
+    numbers = [n for n, call in enumerate(subject.steps.call) if call in ops]
+    return Judged(
+        Verdict.INVALID,
+        Finding(
+            "\n".join(
+                [
+                    f"{subject.name()} is not linearizable: {violation.message}",
+                    *(f"  {subject.told(number)}" for number in numbers),
+                ]
+            ),
+            ops=violation.ops,
             key=subject.key,
-            data={"key": subject.key, "window": [subject.steps[0].call, stuck.event]},
-        )
-
-
-def _undecided(subject: Subject, gave_up: GaveUp) -> Finding:
-    owed = [told(subject, number) for number in gave_up.owed[:_NAMED_MAX]]
-    what = "the history" if subject.key is None else f"key {json_text(subject.key)}"
-    lines = [
-        f"{what} is undecided: reached {gave_up.spent.limit} at op {gave_up.event}; "
-        f"{gave_up.spent.hint}",
-        *(f"  to be placed there: {text}" for text in owed),
-    ]
-    return Finding(
-        "\n".join(lines),
-        ops=tuple(subject.steps[number].call for number in gave_up.owed[:_NAMED_MAX]),
-        key=subject.key,
-        data={"key": subject.key, "event": gave_up.event, "limit": gave_up.spent.limit},
+            data={
+                "key": subject.key,
+                "part": subject.part,
+                "short": violation.message,
+                "core": list(violation.ops),
+                "window": [
+                    min(violation.ops, default=0),
+                    max((r for n in numbers if (r := subject.steps.ret[n]) != FOREVER), default=0),
+                ],
+            },
+        ),
     )
 
 
-def _summary(
-    subjects: Sequence[Subject], invalid: Sequence[str | None], undecided: Sequence[str | None]
-) -> str:
-    total = len(subjects)
-    operations = sum(len(subject.steps) for subject in subjects)
-    if total == 1:
+def _core_of(subject: Subject, violation: Violation) -> Core | None:
+    """Take the operations of a violation for its core where searching for one would be slow."""
+    if subject.table is not None:
+        return None
+    ops = set(violation.ops)
+    return Core([n for n, call in enumerate(subject.steps.call) if call in ops], None)
+
+
+def _explained(
+    subject: Subject, stuck: Stuck, budget: Budget, core: Core | None = None
+) -> Finding:
+    """Explain, but never let a fault of the explanation hide the violation itself."""
+    try:
+        return explain(subject, stuck, budget, core)
+    except Exception as fault:
+        return Finding(
+            f"{subject.name()} is not linearizable: {subject.told(stuck.step)} fits nowhere\n"
+            f"(no more can be said: {type(fault).__name__}: {fault}; this is a bug in labrys)",
+            ops=(subject.steps.call[stuck.step],),
+            key=subject.key,
+            data={"key": subject.key, "window": [subject.steps.call[0], stuck.event]},
+        )
+
+
+def _undecided(subject: Subject, gave_up: GaveUp) -> Judged:
+    owed = gave_up.owed[:_NAMED_MAX]
+    lines = [
+        f"{subject.name()} is undecided: reached {gave_up.spent.limit} at op {gave_up.event}; "
+        f"{gave_up.spent.hint}",
+        *(f"  to be placed there: {subject.told(number)}" for number in owed),
+    ]
+    finding = Finding(
+        "\n".join(lines),
+        ops=tuple(subject.steps.call[number] for number in owed),
+        key=subject.key,
+        data={"key": subject.key, "event": gave_up.event, "limit": gave_up.spent.limit},
+    )
+    return Judged(Verdict.UNKNOWN, finding, gave_up.spent.hint)
+
+
+def _what_is_missing(model: Model, found: Sequence[Subject]) -> str | None:
+    """Say what a verdict would have to rest on but is not there; None if all is there."""
+    certain = {
+        of_class
+        for subject in found
+        for of_class, ret in zip(subject.steps.of_class, subject.steps.ret, strict=True)
+        if ret != FOREVER
+    }
+    if not certain:
+        return "no operation succeeded"
+    actions = found[0].steps.classes.actions
+    if not any(model.observes(actions[of_class]) for of_class in certain):
+        return "nothing was ever observed: no read succeeded"
+    return None
+
+
+def _summary(found: Sequence[Subject], judged: Sequence[Judged]) -> str:
+    total = len({subject.key for subject in found})
+    operations = sum(len(subject.steps) for subject in found)
+    invalid, undecided, broken = (
+        list(dict.fromkeys(s.key for s, j in zip(found, judged, strict=False) if j.verdict is v))
+        for v in (Verdict.INVALID, Verdict.UNKNOWN, Verdict.ERROR)
+    )
+    if total == 1 and not broken:
         what = "not linearizable" if invalid else "undecided" if undecided else "linearizable"
         return f"{what}: {operations} operations on one object"
     parts = []
     if invalid:
         parts.append(f"{len(invalid)} of {total} keys not linearizable{_listed(invalid)}")
+    if broken:
+        parts.append(f"{len(broken)} of {total} keys could not be judged{_listed(broken)}")
     if undecided:
         parts.append(f"{len(undecided)} of {total} keys undecided{_listed(undecided)}")
+    if len(judged) < len(found):
+        parts.append(f"{len(found) - len(judged)} not looked at after that")
     if not parts:
         parts.append(f"all {total} keys linearizable")
     return f"{'; '.join(parts)}; {operations} operations"
@@ -184,16 +275,34 @@ def _listed(keys: Sequence[str | None]) -> str:
     return f" ({', '.join(named[:_NAMED_MAX])}{more})"
 
 
-def _figures(
-    subjects: Sequence[Subject],
-    invalid: Sequence[str | None],
-    undecided: Sequence[str | None],
-    per_key: dict[str, Any],
-) -> dict[str, Any]:
+def _figures(found: Sequence[Subject], judged: Sequence[Judged]) -> dict[str, Any]:
+    bad: dict[str, Any] = {}
+    named: dict[Verdict, dict[str | None, None]] = {v: {} for v in Verdict}
+    for subject, one in zip(found, judged, strict=False):
+        if one.verdict is Verdict.VALID:
+            continue
+        named[one.verdict][subject.key] = None
+        entry = {"verdict": one.verdict.value, "ops": len(subject.steps)}
+        if one.verdict is Verdict.UNKNOWN and one.finding is not None:
+            entry["reason"] = one.finding.message
+        bad.setdefault(subject.key or "", entry)
     return {
-        "keys": len(subjects),
-        "ops": sum(len(subject.steps) for subject in subjects),
-        "invalid_keys": list(invalid),
-        "unknown_keys": list(undecided),
-        "per_key": per_key,
+        "keys": len({subject.key for subject in found}),
+        "ops": sum(len(subject.steps) for subject in found),
+        "invalid_keys": list(named[Verdict.INVALID]),
+        "unknown_keys": list(named[Verdict.UNKNOWN]),
+        "unchecked": len(found) - len(judged) if judged else 0,
+        "per_key": bad,
     }
+
+
+def _nested(model: Model, history: History) -> str:
+    for operation in history.operations:
+        try:
+            model.action(operation)
+        except RecursionError:
+            return f"op {operation.call}: its value is nested too deeply"
+    raise AssertionError("no single operation is nested too deeply")
+
+
+__all__ = ["Judged", "Limits", "Linearizable", "judge"]

@@ -21,7 +21,7 @@ class OpType(StrEnum):
     """Nobody knows."""
 
 
-class Op(msgspec.Struct, frozen=True, omit_defaults=True):
+class Op(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One event: an invocation, its completion, or a remark of the nemesis.
 
     `time` is in nanoseconds since the run began, on a monotonic clock. `key` names the object in

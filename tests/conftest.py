@@ -17,3 +17,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FACTOR",
         help="play so many times as many random schedules against the Raft core",
     )
+    parser.addoption(
+        "--histories",
+        type=int,
+        default=2_500,
+        metavar="COUNT",
+        help="judge so many random histories of every model against the oracle",
+    )
+
+
+@pytest.fixture(scope="session")
+def histories(request: pytest.FixtureRequest) -> int:
+    """How many random histories of each kind a test judges."""
+    count: int = request.config.getoption("--histories")
+    return count

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from labrys.checkers.catalogue import checker_for
 from labrys.checkers.checker import Evidence
 from labrys.checkers.formats import detect, read_any
-from labrys.checkers.linearizable import Linearizable
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FOLDER = Path(os.environ.get("LABRYS_SHARED", _ROOT.parent / "shared")) / "histories"
@@ -21,6 +21,10 @@ _MODELS = {
     "kv": "kv",
     "kv-string (get/put/append, per key)": "kv",
     "mutex": "mutex",
+    "queue": "fifo-queue",
+    "uqueue": "unordered-queue",
+    "set": "set",
+    "multi-register": "multi-register",
 }
 """The models of the corpus that are supported, by the name that it gives them."""
 
@@ -54,8 +58,11 @@ def test_history_of_the_corpus_gets_its_verdict(path: str, entry: dict[str, Any]
     assert detect(_FOLDER / path) == entry["format"]
     history = read_any(_FOLDER / path, keyed=entry["model"] == "kv")
     initial = 0 if entry["model"] == "kv" else entry["init"]
-    checker = Linearizable(
-        _MODELS[entry["model"]], initial=initial, nil_read=entry.get("nil_read", "absent")
+    is_register = "register" in entry["model"]
+    checker = checker_for(
+        _MODELS[entry["model"]],
+        initial=initial,
+        nil_read=entry.get("nil_read", "absent") if is_register else None,
     )
 
     result = checker.check(history, Evidence())

@@ -5,7 +5,6 @@ import random
 import pytest
 from tests.checkers.generate import (
     as_history,
-    as_steps,
     messy,
     mutated,
     simulated,
@@ -17,26 +16,31 @@ from labrys.checkers.budget import Budget
 from labrys.checkers.checker import Limits
 from labrys.checkers.core import minimal_core
 from labrys.checkers.decide import decide
-from labrys.checkers.explain import Subject, explain, order
+from labrys.checkers.explain import explain, order
 from labrys.checkers.models import CasRegister, Illegal, Kv, Model, Mutex
-from labrys.checkers.search import DeadEnd, Step, Stuck, Survived
+from labrys.checkers.search import DeadEnd, Stuck, Survived
+from labrys.checkers.subject import Subject, subjects
 from labrys.checkers.verdict import Finding
 
 _MODELS: dict[str, Model] = {"register": CasRegister(), "kv": Kv(), "mutex": Mutex()}
 
 
-def failed(acts: list[Act], family: str = "register") -> tuple[list[Step], Stuck] | None:
-    steps = as_steps(_MODELS[family], acts)
-    outcome = decide(_MODELS[family], steps, Budget(Limits()))
-    return (steps, outcome) if isinstance(outcome, Stuck) else None
+def subject_of(acts: list[Act], family: str = "register") -> Subject:
+    (subject,) = subjects(_MODELS[family], {"k7": list(as_history(acts).operations)})
+    return subject
+
+
+def failed(acts: list[Act], family: str = "register") -> tuple[Subject, Stuck] | None:
+    subject = subject_of(acts, family)
+    budget = Budget(Limits())
+    outcome = decide(subject.search(budget), budget)
+    return (subject, outcome) if isinstance(outcome, Stuck) else None
 
 
 def explained(acts: list[Act], family: str = "register") -> Finding:
     failure = failed(acts, family)
     assert failure is not None
-    operations = [op for op in as_history(acts).operations if op.is_ok or op.f != "read"]
-    subject = Subject("k7", _MODELS[family], failure[0], operations)
-    return explain(subject, failure[1], Budget(Limits()))
+    return explain(*failure, Budget(Limits()))
 
 
 def broken(seed: int) -> tuple[list[Act], str]:
@@ -57,9 +61,10 @@ def test_prefix_is_a_real_order_of_all_that_returned_before_the_failure() -> Non
         failure = failed(acts, family)
         if failure is None:
             continue
-        steps, stuck = failure
+        subject, stuck = failure
+        steps = subject.steps
         for end in stuck.dead_ends:
-            prefix = order(_MODELS[family], steps, end, stuck.event)
+            prefix, leaves = order(_MODELS[family], steps, end, stuck.event)
             state = _MODELS[family].initial
             for place, number in enumerate(prefix):
                 after = _MODELS[family].step(state, steps[number].action)
@@ -68,6 +73,7 @@ def test_prefix_is_a_real_order_of_all_that_returned_before_the_failure() -> Non
                 for later in prefix[place + 1 :]:
                     ret = steps[later].ret
                     assert ret is None or ret > steps[number].call, f"seed {seed}: against time"
+            assert state == leaves
             returned = {n for n, s in enumerate(steps) if s.ret is not None and s.ret < stuck.event}
             assert returned <= set(prefix), f"seed {seed}: left out {returned - set(prefix)}"
             assert len(prefix) == len(set(prefix))
@@ -81,13 +87,14 @@ def test_valid_verdict_has_a_witness_that_replays() -> None:
     for seed in range(1000):
         acts, family = broken(seed)
         model = _MODELS[family]
-        steps = as_steps(model, acts)
-        outcome = decide(model, steps, Budget(Limits()))
+        subject, budget = subject_of(acts, family), Budget(Limits())
+        steps = subject.steps
+        outcome = decide(subject.search(budget), budget)
         if not isinstance(outcome, Survived):
             continue
         end = max([0, *(act.ret or 0 for act in acts)]) + 1
         state = model.initial
-        witness = order(model, steps, DeadEnd(None, outcome.path, ()), end)
+        witness, _ = order(model, steps, DeadEnd(None, outcome.path, ()), end)
         for number in witness:
             state = model.step(state, steps[number].action)
             assert not isinstance(state, Illegal), f"seed {seed}: {state}"
@@ -103,9 +110,9 @@ def test_core_is_a_contradiction_whatever_else_happened() -> None:
         failure = failed(acts, family)
         if failure is None or family != "register":
             continue
-        steps, stuck = failure
-        core = minimal_core(_MODELS[family], steps, stuck, Budget(Limits()))
-        calls = {steps[number].call for number in core.numbers}
+        subject, stuck = failure
+        core = minimal_core(subject, stuck, Budget(Limits()))
+        calls = {subject.steps[number].call for number in core.numbers}
         weaker = [
             act if act.call in calls else act._replace(ret=None)
             for act in acts
@@ -126,7 +133,7 @@ def test_core_of_a_stale_read_is_a_handful_of_operations() -> None:
         assert acts is not None
         failure = failed(acts)
         assert failure is not None
-        sizes.append(len(minimal_core(_MODELS["register"], *failure, Budget(Limits())).numbers))
+        sizes.append(len(minimal_core(*failure, Budget(Limits())).numbers))
     assert max(sizes) <= 5, sizes
 
 

@@ -12,20 +12,38 @@ from labrys.checkers.budget import Budget
 from labrys.checkers.checker import Limits
 from labrys.checkers.decide import GaveUp, decide
 from labrys.checkers.models import CasRegister, Kv, Model, Mutex
+from labrys.checkers.register_search import RegisterSearch, registers
 from labrys.checkers.search import Search, Stuck, Survived
 
 _MODELS: dict[str, Model] = {"register": CasRegister(), "kv": Kv(), "mutex": Mutex()}
 _INITIAL = {"register": None, "kv": None, "mutex": "free"}
 
 
-def search(acts: Sequence[Act], family: str = "register", beam: int | None = None) -> object:
-    model = _MODELS[family]
-    return Search(model, as_steps(model, acts), Budget(Limits())).run(beam)
+def fresh(
+    acts: Sequence[Act], family: str = "register", budget: Budget | None = None
+) -> tuple[Search, Budget]:
+    """Return a search of the general kind; "values" is the one for registers."""
+    model = _MODELS["register" if family == "values" else family]
+    steps = as_steps(model, acts)
+    budget = budget or Budget(Limits())
+    if family != "values":
+        return Search(model, steps, budget), budget
+    table = registers(model, steps.classes)
+    assert table is not None
+    return RegisterSearch(model, steps, budget, table), budget
+
+
+def search(
+    acts: Sequence[Act], family: str = "register", beam: int | None = None
+) -> Survived | Stuck:
+    one, _ = fresh(acts, family)
+    one.beam = beam
+    return one.run() or one.survived()
 
 
 def survives(acts: Sequence[Act], family: str = "register") -> bool:
     outcome = search(acts, family)
-    assert isinstance(outcome, Survived) or (isinstance(outcome, Stuck) and outcome.exact)
+    assert isinstance(outcome, Survived) or outcome.exact
     return isinstance(outcome, Survived)
 
 
@@ -48,12 +66,12 @@ def judged(acts: Sequence[Act]) -> bool:
     return is_linearizable_wgl(None, list(acts))
 
 
-@pytest.mark.parametrize("family", ["register", "kv", "mutex"])
+@pytest.mark.parametrize("family", ["register", "values", "kv", "mutex"])
 def test_agrees_with_all_orders_on_tiny_messy_histories(family: str) -> None:
     verdicts = []
     for seed in range(3000):
-        acts = messy(random.Random(seed), family)
-        expected = is_linearizable(_INITIAL[family], acts)
+        acts = messy(random.Random(seed), "register" if family == "values" else family)
+        expected = is_linearizable(_INITIAL.get(family), acts)
         assert survives(acts, family) is expected, f"seed {seed}: {acts}"
         verdicts.append(expected)
     assert 300 < sum(verdicts) < 2700, "nearly all histories are of one kind: they test little"
@@ -67,80 +85,101 @@ def test_agrees_with_wing_gong_lowe_on_medium_histories(block: int) -> None:
         acts, _ = medium(random.Random(f"medium {seed}"))
         expected = judged(acts)
         assert survives(acts) is expected, f"seed {seed}"
+        assert survives(acts, "values") is expected, f"seed {seed}"
         verdicts.append(expected)
     assert 40 < sum(verdicts) < 360
 
 
-def test_beam_proves_valid_and_its_exact_deaths_prove_invalid() -> None:
+@pytest.mark.parametrize("family", ["register", "values"])
+def test_beam_proves_valid_and_its_exact_deaths_prove_invalid(family: str) -> None:
     for seed in range(500):
         acts, _ = medium(random.Random(f"beam {seed}"))
-        outcome = search(acts, beam=1 + seed % 3)
+        outcome = search(acts, family, beam=1 + seed % 3)
         if isinstance(outcome, Survived):
             assert judged(acts), f"seed {seed}"
-        elif isinstance(outcome, Stuck) and outcome.exact:
+        elif outcome.exact:
             assert not judged(acts), f"seed {seed}"
 
 
-def test_window_never_refutes_a_history_that_happened() -> None:
+def windowed(acts: Sequence[Act], family: str, start: int) -> bool:
+    """Whether a window from place `start` to the end refutes the acts."""
+    one, budget = fresh(acts, family)
+    assert one.run(start) is None
+    window = one.window(len(one.events), budget)
+    assert window is not None
+    return window.run() is not None
+
+
+@pytest.mark.parametrize("family", ["register", "values"])
+def test_window_never_refutes_a_history_that_happened(family: str) -> None:
     for seed in range(500):
         rng = random.Random(f"window {seed}")
         acts = simulated(
             rng, 40, rng.randint(2, 6), values=rng.choice([None, 3]), crash_rate=0.1, mix=(1, 1, 2)
         )
-        last = max(act.ret or 0 for act in acts)
-        start = rng.randrange(last)
-        windows = Search(_MODELS["register"], as_steps(_MODELS["register"], acts), Budget(Limits()))
-        assert isinstance(windows.run_window(start, last), Survived), f"seed {seed}, from {start}"
+        start = rng.randrange(60)
+        assert not windowed(acts, family, start), f"seed {seed}, from {start}"
 
 
-def test_window_refutes_a_stale_read_by_itself() -> None:
+@pytest.mark.parametrize("family", ["register", "values"])
+def test_window_refutes_a_stale_read_by_itself(family: str) -> None:
     refuted = 0
     for seed in range(20):
         acts = with_stale_read(simulated(random.Random(seed), 150, 5), 5)
         assert acts is not None
-        steps = as_steps(_MODELS["register"], acts)
-        last = max(act.ret or 0 for act in acts)
-        outcome = Search(_MODELS["register"], steps, Budget(Limits())).run_window(last // 2, last)
-        refuted += isinstance(outcome, Stuck)
+        refuted += windowed(acts, family, 120)
     assert refuted >= 18
 
 
+@pytest.mark.parametrize("family", ["register", "values"])
 def test_driver_agrees_when_only_beams_and_windows_are_left(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    monkeypatch.setattr(driver, "_FIRST_MOVES", 0)
-    monkeypatch.setattr(driver, "_FIRST_MOVES_PER_STEP", 0)
-    monkeypatch.setattr(driver, "_BEAMS", (1, 2))
-    monkeypatch.setattr(driver, "_WINDOWS", (4, 16))
-    for seed in range(500):
+    monkeypatch.setattr(driver, "_SHORT", 0)
+    monkeypatch.setattr(driver, "_BEAM", 1)
+    monkeypatch.setattr(driver, "_EVENTS_PER_CHECKPOINT", 3)
+    monkeypatch.setattr(driver, "_WIDE_EVENTS", 6)
+    monkeypatch.setattr(driver, "_WINDOW_EVENTS", 1)
+    monkeypatch.setattr(driver, "_LEVELS", 3)
+    starts = 0
+    for seed in range(700):
         acts, _ = medium(random.Random(f"driver {seed}"))
-        steps = as_steps(_MODELS["register"], acts)
-        outcome = decide(_MODELS["register"], steps, Budget(Limits()))
+        outcome = decide(*fresh(acts, family))
         assert not isinstance(outcome, GaveUp)
         assert isinstance(outcome, Survived) is judged(acts), f"seed {seed}"
+        starts += isinstance(outcome, Stuck) and outcome.start is not None
+    assert starts > 10, "no window ever refuted anything: nothing of it was tested"
+
+
+def test_general_search_and_the_one_for_registers_make_the_same_moves() -> None:
+    for seed in range(300):
+        acts, _ = medium(random.Random(f"same {seed}"))
+        (general, spent), (values, less) = fresh(acts), fresh(acts, "values")
+        one, other = general.run(), values.run()
+        assert (one is None) is (other is None), f"seed {seed}"
+        if one is not None and other is not None:
+            assert (one.step, one.event) == (other.step, other.event), f"seed {seed}"
+        assert less.moves <= 1.2 * spent.moves + 10, f"seed {seed}: {less.moves}, {spent.moves}"
 
 
 def test_many_crashed_operations_over_few_values_do_not_blow_up() -> None:
     # The exact search alone needs some hundred thousand moves for a few of these.
     for seed in range(4):
         acts = simulated(random.Random(seed), 300, 10, values=5, crash_rate=0.2)
-        budget = Budget(Limits(), moves_max=20_000)
-        steps = as_steps(_MODELS["register"], acts)
-        assert isinstance(decide(_MODELS["register"], steps, budget), Survived), f"seed {seed}"
+        outcome = decide(*fresh(acts, "values", Budget(Limits(), moves_max=20_000)))
+        assert isinstance(outcome, Survived), f"seed {seed}"
 
 
 @pytest.mark.parametrize("crash_rate", [0, 0.05, 0.2])
 def test_distinct_values_need_about_one_move_an_operation(crash_rate: float) -> None:
     for seed in range(4):
         acts = simulated(random.Random(seed), 300, 10, crash_rate=crash_rate)
-        steps = as_steps(_MODELS["register"], acts)
-        budget = Budget(Limits())
-        assert isinstance(Search(_MODELS["register"], steps, budget).run(), Survived)
-        assert budget.moves < 4 * len(steps)
+        one, budget = fresh(acts, "values")
+        assert one.run() is None
+        assert budget.moves < 4 * len(one.steps)
         stale = with_stale_read(acts, 10)
         if stale is not None:
-            steps = as_steps(_MODELS["register"], stale)
-            outcome = Search(_MODELS["register"], steps, budget).run()
+            outcome = search(stale, "values")
             assert isinstance(outcome, Stuck), f"seed {seed}"
             assert outcome.exact
 
@@ -240,7 +279,7 @@ def test_crashed_operations_beyond_count_are_recycled_not_kept() -> None:
     for i in range(200):
         at = 6 * i
         acts += steps(("write", i, at, None), ("read", i, at + 1, at + 2))
-    model = _MODELS["register"]
-    search = Search(model, as_steps(model, acts), Budget(Limits()))
-    assert isinstance(search.run(), Survived)
-    assert search._bits_made < 10
+    for family in ("register", "values"):
+        one, _ = fresh(acts, family)
+        assert one.run() is None
+        assert one._bits_made < 10

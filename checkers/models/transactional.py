@@ -1,0 +1,96 @@
+"""Transactions over several keys, taken as operations of one object. For small histories."""
+
+from collections.abc import Hashable
+from typing import Any, ClassVar, Final
+
+from labrys.checkers.history import Operation
+from labrys.checkers.models.model import (
+    ABSENT,
+    Action,
+    Illegal,
+    Model,
+    json_text,
+    known_function,
+    wanted,
+)
+
+_MICRO: Final = {
+    "r": "r",
+    "read": "r",
+    "w": "w",
+    "write": "w",
+    "append": "append",
+}
+
+
+class Txn(Model):
+    """A map of keys to values under transactions of reads, writes and appends to lists.
+
+    The value of a `txn` is a list of `["r", key, value]`, `["w", key, value]` and
+    `["append", key, element]`. Search costs grow fast with length; the checks for list-append and
+    rw-register go by dependencies and have no such limit.
+    """
+
+    functions: ClassVar[dict[str, str]] = {"txn": "txn"}
+    pure = frozenset({"look"})
+    observers = frozenset({"txn", "look"})
+
+    def __init__(self, initial: Any = None, nil_read: str = "absent") -> None:
+        if not isinstance(initial, dict | None):
+            raise ValueError(f'it starts with a map like {{"x": 0}}, not {json_text(initial)}')
+        self.initial: Hashable = frozenset(
+            (json_text(key), json_text(value)) for key, value in (initial or {}).items()
+        )
+        self._nil_says_nothing = nil_read == "any"
+
+    def action(self, operation: Operation) -> Action | None:
+        known_function(operation, self.functions)
+        value = operation.value
+        if not isinstance(value, list):
+            raise wanted(operation, "a list of micro-operations", value)
+        micros: list[tuple[str, str, str | None]] = []
+        for micro in value:
+            if not isinstance(micro, list) or len(micro) not in (2, 3) or micro[0] not in _MICRO:
+                raise wanted(operation, '["r"|"w"|"append", key, value]', micro)
+            f, key = _MICRO[micro[0]], json_text(micro[1])
+            seen: str | None = json_text(micro[2] if len(micro) == 3 else None)
+            if f == "r" and (
+                not operation.is_ok or (self._nil_says_nothing and seen == ABSENT)
+            ):
+                seen = None
+            micros.append((f, key, seen))
+        only_reads = all(f == "r" for f, _, _ in micros)
+        return Action("look" if only_reads else "txn", tuple(micros))
+
+    def observes(self, action: Action) -> bool:
+        assert isinstance(action.arg, tuple), f"no transaction: {action.arg}"
+        return any(f == "r" and seen is not None for f, _, seen in action.arg)
+
+    def step(self, state: Hashable, action: Action) -> Hashable | Illegal:
+        assert isinstance(state, frozenset), f"no state of a map: {state}"
+        assert isinstance(action.arg, tuple), f"no transaction: {action.arg}"
+        now = dict(state)
+        for f, key, value in action.arg:
+            held = now.get(key, ABSENT)
+            if f == "w":
+                now[key] = value
+            elif f == "append":
+                if held == ABSENT or held == "[]":
+                    now[key] = f"[{value}]"
+                elif held.startswith("["):
+                    now[key] = f"{held[:-1]},{value}]"
+                else:
+                    return Illegal(f"{key} is {held}, which is no list")
+            # A list that nobody appended to reads as null or as empty.
+            elif value is not None and value != held and {value, held} != {ABSENT, "[]"}:
+                return Illegal(f"{key} is {held}")
+        return frozenset(now.items())
+
+    def shown(self, state: Hashable) -> str:
+        if not isinstance(state, frozenset):
+            return str(state)
+        return "{" + ",".join(f"{key}:{value}" for key, value in sorted(state)) + "}"
+
+
+class MultiRegister(Txn):
+    """Several registers, read and written together: a `txn` of `read` and `write`."""

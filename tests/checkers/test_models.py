@@ -1,0 +1,79 @@
+"""Every model against an oracle that tries all orders, with and without distinct values."""
+
+import random
+
+import pytest
+from tests.checkers.generate import as_history, messy_of
+from tests.checkers.oracle import Act, is_possible
+
+from labrys.checkers.budget import Budget
+from labrys.checkers.checker import Limits
+from labrys.checkers.decide import decide
+from labrys.checkers.distinct.outcome import Linearizable, NotApplicable, Violation
+from labrys.checkers.models import MODELS
+from labrys.checkers.search import Stuck, Survived
+from labrys.checkers.subject import subjects
+
+FAMILIES = (
+    "fifo-queue",
+    "unordered-queue",
+    "stack",
+    "set",
+    "counter",
+    "append",
+    "mutex",
+    "owned-mutex",
+    "fenced-lock",
+    "txn",
+    "multi-register",
+)
+WITHOUT_SEARCH = ("fifo-queue", "set", "counter", "append", "owned-mutex")
+
+
+def searched(family: str, acts: list[Act]) -> bool:
+    """Judge by the search alone, part by part as the checker does."""
+    for subject in subjects(MODELS[family](), {None: list(as_history(acts).operations)}):
+        budget = Budget(Limits())
+        outcome = decide(subject.search(budget), budget)
+        assert isinstance(outcome, Survived | Stuck)
+        if isinstance(outcome, Stuck):
+            assert outcome.exact
+            return False
+    return True
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_search_agrees_with_all_orders(family: str, histories: int) -> None:
+    verdicts = []
+    for seed in range(histories):
+        rng = random.Random(f"{family} {seed}")
+        acts = messy_of(rng, family, distinct=rng.random() < 0.4)
+        expected = is_possible(family, acts)
+        assert searched(family, acts) is expected, f"seed {seed}: {acts}"
+        verdicts.append(expected)
+    assert 0.02 < sum(verdicts) / len(verdicts) < 0.98, "nearly all are of one kind"
+
+
+@pytest.mark.parametrize("family", WITHOUT_SEARCH)
+def test_checks_without_a_search_agree_with_all_orders(family: str, histories: int) -> None:
+    verdicts = []
+    skipped = 0
+    for seed in range(histories):
+        rng = random.Random(f"distinct {family} {seed}")
+        acts = messy_of(rng, family, distinct=True)
+        (operations,) = as_history(acts).operations_by_key().values()
+        outcome = MODELS[family]().distinct(
+            [op for op in operations if op.is_ok or op.f not in ("read", "contains")]
+        )
+        if isinstance(outcome, NotApplicable):
+            skipped += 1
+            continue
+        expected = is_possible(family, acts)
+        assert isinstance(outcome, Linearizable) is expected, f"seed {seed}: {acts}: {outcome}"
+        if isinstance(outcome, Violation):
+            core = [act for act in acts if act.call in set(outcome.ops)]
+            assert len(core) == len(set(outcome.ops)) <= 8
+            assert not is_possible(family, core), f"seed {seed}: {outcome} in {acts}"
+        verdicts.append(expected)
+    assert skipped < 0.9 * histories
+    assert 0.02 < sum(verdicts) / len(verdicts) < 0.98, "nearly all are of one kind"
