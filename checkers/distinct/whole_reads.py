@@ -164,7 +164,7 @@ def check_set(operations: Sequence[Operation], initial: Sequence[Any] = ()) -> O
                     return Violation(
                         f"{told(element)} was in (op {called}) before op {begins} began, which "
                         "did not see it",
-                        tuple(sorted({called, begins, call})),
+                        tuple(sorted({called, begins, call, before_call} - {-1})),
                     )
                 latest = max(latest, called)
             begins = latest

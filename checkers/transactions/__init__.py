@@ -1,0 +1,1 @@
+"""Transactions over several keys, judged by the dependencies between them."""

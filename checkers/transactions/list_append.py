@@ -1,0 +1,358 @@
+"""Dependencies between transactions that append to lists: every read tells its whole past.
+
+Kingsbury and Alvaro (*Elle*, VLDB 2020). No element is appended twice to one key, so the longest
+read of a key is the order of its versions, and every other read must be a beginning of it. What was
+appended for certain and is not in the longest read comes somewhere after it.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from labrys.checkers.history import HistoryError, Operation
+from labrys.checkers.transactions.dependencies import RW, WR, WW, Direct, Edge, Graph
+from labrys.checkers.transactions.txn import FOREVER, READS, Txns, as_key, collect, told
+
+_UPDATES: Final = frozenset({"append"})
+_INT: Final = {int}
+
+
+class _Key:
+    """What is known about one list."""
+
+    __slots__ = ("inner", "longest", "reader", "reads", "writers")
+
+    def __init__(self) -> None:
+        self.writers: dict[Any, int] = {}
+        """By element: who appended it."""
+        self.inner: set[Any] = set()
+        """Elements after which the same transaction appended another one."""
+        self.longest: list[Any] = []
+        self.reader = -1
+        self.reads: list[tuple[int, list[Any]]] = []
+        """(transaction, what it read of others)"""
+
+
+def dependencies(operations: Iterable[Operation]) -> Graph:
+    """Return the dependency graph of list-append transactions, with what is wrong without a cycle.
+
+    Raises `HistoryError` for values of another shape, or an element appended twice to a key.
+    """
+    txns = collect(operations, _UPDATES)
+    graph = Graph(txns)
+    keys: dict[Any, _Key] = {}
+    _collect_appends(txns, keys)
+    for number, micros in enumerate(txns.micros):
+        if txns.ret[number] != FOREVER:
+            _collect_reads(graph, number, micros, keys)
+    aborted = _aborted(txns)
+    for key, known in keys.items():
+        _connect(graph, key, known, aborted.get(key, {}))
+    return graph
+
+
+def _collect_appends(txns: Txns, keys: dict[Any, _Key]) -> None:
+    for number, micros in enumerate(txns.micros):
+        before: dict[Any, Any] = {}
+        for f, key, element in micros:
+            if type(key) is not int:
+                key = as_key(key)
+            known = keys.get(key)
+            if known is None:
+                known = keys[key] = _Key()
+            if f != "append":
+                continue
+            if type(element) is not int:
+                element = as_key(element)
+            if element in known.writers:
+                raise _twice(txns, key, element, known.writers[element], number)
+            known.writers[element] = number
+            if key in before:
+                known.inner.add(before[key])
+            before[key] = element
+
+
+def _twice(txns: Txns, key: Any, element: Any, one: int, other: int) -> HistoryError:
+    return HistoryError(
+        f"op {txns.call[other]}: {told(element)} is appended to key {told(key)} again "
+        f"(op {txns.call[one]} did already): elements must be unique for each key"
+    )
+
+
+def _collect_reads(graph: Graph, number: int, micros: Any, keys: dict[Any, _Key]) -> None:
+    """Note what a transaction read from others; see that it agrees with itself."""
+    expected: dict[Any, list[Any]] = {}
+    own: dict[Any, list[Any]] = {}
+    for f, key, value in micros:
+        if type(key) is not int:
+            key = as_key(key)
+        if f == "append":
+            element = value if type(value) is int else as_key(value)
+            if key in expected:
+                expected[key] = [*expected[key], element]
+            else:
+                own.setdefault(key, []).append(element)
+            continue
+        if value is None:
+            value = []
+        elif type(value) is not list:
+            raise HistoryError(
+                f"op {graph.call[number]}: a read of key {told(key)} must be a list"
+            )
+        if value and set(map(type, value)) != _INT:
+            value = [as_key(element) for element in value]
+        if key in expected:
+            if value != expected[key]:
+                graph.direct.append(_internal(graph, number, key, expected[key], value))
+            continue
+        expected[key] = value
+        known = keys[key]
+        if len(value) > len(known.longest):
+            known.longest, known.reader = value, number
+        if key in own:
+            tail = own[key]
+            if value[-len(tail) :] != tail:
+                graph.direct.append(_internal(graph, number, key, tail, value))
+                continue
+            value = value[: -len(tail)]
+        known.reads.append((number, value))
+
+
+def _internal(graph: Graph, number: int, key: Any, expected: Any, value: Any) -> Direct:
+    return Direct(
+        "internal",
+        f"op {graph.call[number]} contradicts itself: it read {_listed(value)} of key {told(key)} "
+        f"where its own operations before that leave {_listed(expected)} at the end",
+        (graph.call[number],),
+        key,
+    )
+
+
+def _listed(elements: list[Any]) -> str:
+    return f"[{','.join(told(element) for element in elements)}]"
+
+
+def _aborted(txns: Txns) -> dict[Any, dict[Any, int]]:
+    """Return who tried to append what and failed: call by key and element."""
+    aborted: dict[Any, dict[Any, int]] = {}
+    for operation in txns.failed:
+        for f, key, element in operation.invoke.value:
+            if f not in READS:
+                aborted.setdefault(as_key(key), {})[as_key(element)] = operation.call
+    return aborted
+
+
+def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> None:
+    """Add the edges of one key."""
+    order, writers = known.longest, known.writers
+    add = graph.add
+    direct = graph.direct
+    call = graph.call
+    if order and len(set(order)) < len(order):
+        twice = next(element for place, element in enumerate(order) if element in order[:place])
+        direct.append(
+            Direct(
+                "duplicate-elements",
+                f"op {call[known.reader]} read {told(twice)} more than once in key {told(key)}: "
+                f"{_listed(order)}",
+                (call[known.reader],),
+                key,
+            )
+        )
+    before = -1
+    for place, element in enumerate(order):
+        writer = writers.get(element, -1)
+        if writer < 0:
+            reader = call[known.reader]
+            if element in aborted:
+                failed = aborted[element]
+                direct.append(
+                    Direct(
+                        "G1a",
+                        f"op {reader} read {told(element)} of key {told(key)}, "
+                        f"which op {failed} appended and that failed",
+                        (failed, reader),
+                        key,
+                    )
+                )
+                after = next((w for e in order[place + 1 :] if (w := writers.get(e, -1)) >= 0), -1)
+                if after >= 0:
+                    direct.append(
+                        Direct(
+                            "dirty-update",
+                            f"op {call[after]} appended to key {told(key)} after {told(element)}, "
+                            f"which op {failed} appended and that failed",
+                            (failed, call[after]),
+                            key,
+                        )
+                    )
+            else:
+                direct.append(
+                    Direct(
+                        "phantom-element",
+                        f"op {reader} read {told(element)} of key {told(key)}, "
+                        "which nobody ever appended",
+                        (reader,),
+                        key,
+                    )
+                )
+        elif before >= 0:
+            add(before, WW, writer)
+        before = writer
+    # Whatever was appended for certain and is not in the longest read came after all of it.
+    unread = []
+    if len(writers) > len(order) or not writers.keys() <= set(order):
+        seen = set(order)
+        ret = graph.ret
+        unread = [w for e, w in writers.items() if e not in seen and ret[w] != FOREVER]
+    end = -1
+    if unread:
+        end = graph.add_after(key)
+        for writer in unread:
+            add(end, WW, writer)
+        if before >= 0 and before not in unread:
+            add(before, WW, end)
+    length = len(order)
+    appenders = set(writers.values())
+    updated: dict[int, int] = {}
+    for reader, read in known.reads:
+        size = len(read)
+        if order[:size] != read:
+            direct.append(_incompatible(graph, key, known, reader, read))
+            continue
+        if size:
+            last = read[-1]
+            writer = writers.get(last, -1)
+            if writer == reader:
+                direct.append(
+                    Direct(
+                        "future-read",
+                        f"op {call[reader]} read {told(last)} of key {told(key)} "
+                        "before it appended that itself",
+                        (call[reader],),
+                        key,
+                    )
+                )
+            elif writer >= 0:
+                add(writer, WR, reader)
+                if last in known.inner:
+                    direct.append(
+                        Direct(
+                            "G1b",
+                            f"op {call[reader]} read key {told(key)} up to {told(last)}, in the "
+                            f"middle of what op {call[writer]} appended",
+                            (call[writer], call[reader]),
+                            key,
+                        )
+                    )
+        if size < length:
+            following = writers.get(order[size], -1)
+            if following == reader:
+                _note_update(graph, key, size, reader, updated)
+            elif following >= 0:
+                add(reader, RW, following)
+                if reader in appenders:
+                    _note_update(graph, key, size, reader, updated)
+        elif end >= 0:
+            if reader not in unread:
+                add(reader, RW, end)
+                continue
+            _note_update(graph, key, size, reader, updated)
+            for writer in unread:
+                add(reader, RW, writer)
+
+
+def _note_update(
+    graph: Graph, key: Any, size: int, number: int, updated: dict[int, int]
+) -> None:
+    """Two transactions that both read a version and then both appended: one update got lost."""
+    other = updated.setdefault(size, number)
+    if other != number:
+        one, two = sorted((graph.call[other], graph.call[number]))
+        graph.direct.append(
+            Direct(
+                "lost-update",
+                f"op {one} and op {two} both read the same version of key {told(key)} "
+                f"({size} elements) and both appended to it",
+                (one, two),
+                key,
+            )
+        )
+
+
+def _incompatible(graph: Graph, key: Any, known: _Key, reader: int, read: list[Any]) -> Direct:
+    place = next(
+        (i for i, (a, b) in enumerate(zip(read, known.longest, strict=False)) if a != b),
+        len(known.longest),
+    )
+    return Direct(
+        "incompatible-order",
+        f"op {graph.call[reader]} and op {graph.call[known.reader]} read key {told(key)} in "
+        f"different orders: {_listed(read[: place + 1])} against "
+        f"{_listed(known.longest[: place + 1])} at element {place + 1}",
+        tuple(sorted((graph.call[reader], graph.call[known.reader]))),
+        key,
+    )
+
+
+def reason(graph: Graph, edge: Edge) -> str:
+    """Return in words how it is known that `edge` holds: `it appended 3 to x after 2 of T1`."""
+    micros = graph.txns.micros
+    keys = {as_key(key) for _, key, _ in micros[edge.source]}
+    keys &= {as_key(key) for _, key, _ in micros[edge.target]}
+    orders = _orders(graph.txns, keys)
+    for key in sorted(keys, key=str):
+        order = orders[key]
+        source = _of(micros[edge.source], key, appended=True)
+        target = _of(micros[edge.target], key, appended=True)
+        if edge.kind == WW:
+            first = [order.index(e) for e in source if e in order]
+            later = [order.index(e) for e in target if e in order]
+            if first and later and max(first) < min(later):
+                return (
+                    f"it appended {told(order[max(first)])} to key {told(key)} before "
+                    f"{told(order[min(later)])}, which the next one appended"
+                )
+            if source and target and first and not later:
+                return (
+                    f"it appended {told(source[-1])} to key {told(key)}, which was read before "
+                    f"the next one's {told(target[0])} was there"
+                )
+        if edge.kind == WR:
+            for read in _of(micros[edge.target], key, appended=False):
+                if any(e in source for e in read):
+                    seen = [e for e in read if e in source][-1]
+                    return f"it appended {told(seen)} to key {told(key)}, which the next one read"
+        if edge.kind == RW:
+            for read in _of(micros[edge.source], key, appended=False):
+                missed = [e for e in target if e not in read]
+                if missed:
+                    return (
+                        f"it read {_listed(read)} of key {told(key)}, without {told(missed[0])}, "
+                        "which the next one appended"
+                    )
+    return "its version came first"
+
+
+def _of(micros: Any, key: Any, *, appended: bool) -> list[Any]:
+    """Return the elements that were appended to a key, or the lists that were read of it."""
+    found: list[Any] = []
+    for f, other, value in micros:
+        if as_key(other) != key:
+            continue
+        if f == "append" and appended:
+            found.append(as_key(value))
+        elif f != "append" and not appended:
+            found.append([as_key(element) for element in value or ()])
+    return found
+
+
+def _orders(txns: Txns, keys: set[Any]) -> dict[Any, list[Any]]:
+    orders: dict[Any, list[Any]] = {key: [] for key in keys}
+    for number, micros in enumerate(txns.micros):
+        if txns.ret[number] == FOREVER:
+            continue
+        for f, key, value in micros:
+            known = as_key(key)
+            if f != "append" and known in orders and len(value or ()) > len(orders[known]):
+                orders[known] = [as_key(element) for element in value]
+    return orders
