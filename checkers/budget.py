@@ -44,8 +44,8 @@ class Budget:
         if self._moves_max is not None and self.moves > self._moves_max:
             raise BudgetSpent(
                 f"{self._moves_max} moves of the search",
-                "raise --check-moves (of labrys check: --moves); or use more keys, fewer "
-                "operations a key, or distinct values",
+                "judge it again with labrys check --moves; or use more keys, fewer operations a "
+                "key, or distinct values",
             )
         self._until_poll -= moves
         if self._until_poll < 0:

@@ -2,19 +2,21 @@
 
 from typing import Any, Final
 
-from labrys.checkers.checker import Checker
 from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.models import MODELS
+from labrys.checkers.transactions.checker import Transactions
+from labrys.checkers.transactions.levels import LEVELS, STRONGEST
 
 NIL_READ: Final = ("absent", "any")
 FAILED_CAS: Final = ("dropped", "asserted")
 _CAS_MODELS: Final = ("cas-register", "kv")
+_TRANSACTIONS: Final = ("list-append", "rw-register")
 _NIL_MODELS: Final = ("register", "cas-register", "kv", "multi-register", "txn")
 
 
 def names() -> tuple[str, ...]:
     """Return every name that `checker_for` takes."""
-    return tuple(MODELS)
+    return (*MODELS, *_TRANSACTIONS)
 
 
 def checker_for(
@@ -23,24 +25,51 @@ def checker_for(
     initial: Any = None,
     nil_read: str | None = None,
     failed_cas: str | None = None,
+    level: str | None = None,
     all_keys: bool = True,
-) -> Checker:
+) -> Linearizable | Transactions:
     """Return the checker for a kind of data. What is None is left at its default.
 
     Raises `ValueError` for an unknown model, and for an option that means nothing to it.
     """
     if model not in names():
         raise ValueError(f"no model {model!r}: choose from {', '.join(names())}")
+    if level is not None and model not in _TRANSACTIONS:
+        raise ValueError(
+            f"{model} has one level, linearizable: drop level, or use a model out of "
+            f"{', '.join(_TRANSACTIONS)}"
+        )
+    if level is not None:
+        _one_of("level", level, tuple(LEVELS))
     if nil_read is not None and model not in _NIL_MODELS:
         raise ValueError(f"a read of null has only one meaning for {model}: drop nil_read")
     if failed_cas is not None and model not in _CAS_MODELS:
         raise ValueError(f"{model} has no cas: drop failed_cas")
+    if model in _TRANSACTIONS:
+        if initial is not None:
+            raise ValueError(f"{model} starts empty: drop initial")
+        return Transactions(model, level or STRONGEST)
     how: dict[str, Any] = {"initial": initial}
     if nil_read is not None:
         how["nil_read"] = _one_of("nil_read", nil_read, NIL_READ)
     if failed_cas is not None:
         how["failed_cas"] = _one_of("failed_cas", failed_cas, FAILED_CAS)
     return Linearizable(model, all_keys=all_keys, **how)
+
+
+def default_nil_read(model: str, file_format: str) -> str | None:
+    """Return what a read of null says in a file of this format; None where it has one meaning.
+
+    Knossos lets it match anything, and its histories are written for that.
+    """
+    if model not in _NIL_MODELS:
+        return None
+    return "any" if file_format == "jepsen-edn" else "absent"
+
+
+def default_failed_cas(model: str) -> str | None:
+    """Return how a failed cas is read; None where there is none."""
+    return "dropped" if model in _CAS_MODELS else None
 
 
 def _one_of(name: str, value: str, values: tuple[str, ...]) -> str:

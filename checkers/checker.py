@@ -9,7 +9,6 @@ from labrys.checkers.fault import FaultEvent
 from labrys.checkers.history import History
 from labrys.checkers.verdict import CheckResult, Verdict
 
-
 T = TypeVar("T")
 
 

@@ -36,9 +36,7 @@ def minimal_core(subject: Subject, stuck: Stuck, budget: Budget) -> Core:
     call, ret = subject.steps.call, subject.steps.ret
     end = stuck.event
     first = 0 if stuck.start is None else stuck.start
-    kept: _Kept = [
-        (n, ret[n] <= end) for n in range(bisect_left(call, end)) if ret[n] >= first
-    ]
+    kept: _Kept = [(n, ret[n] <= end) for n in range(bisect_left(call, end)) if ret[n] >= first]
     start = stuck.start
 
     def is_wrong(some: _Kept, start: int | None) -> bool:

@@ -106,9 +106,7 @@ def _driven(search: Search, budget: Budget) -> Survived | Stuck | Search:
         search.beam = _BEAM * 4**level
 
 
-def _refuted(
-    place: int, level: int, checkpoints: deque[Search], budget: Budget
-) -> int | None:
+def _refuted(place: int, level: int, checkpoints: deque[Search], budget: Budget) -> int | None:
     """Return the event from which a window up to `place` is a proof of `invalid` by itself."""
     back = place - _WINDOW_EVENTS * 4**level
     start = checkpoints[0]

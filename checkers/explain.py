@@ -28,9 +28,7 @@ _CORE_MOVES: Final = 200_000
 """Work spent on making the core smaller; what is left when it is spent is still a proof."""
 
 
-def explain(
-    subject: Subject, stuck: Stuck, budget: Budget, core: Core | None = None
-) -> Finding:
+def explain(subject: Subject, stuck: Stuck, budget: Budget, core: Core | None = None) -> Finding:
     """Return the finding for a key that is not linearizable; `core` if it is known already."""
     steps = subject.steps
     if core is None:

@@ -83,10 +83,21 @@ def _read_edn(text: str) -> _Events:
         members = read_members(text)
     except EdnError as error:
         raise _LineError(str(error), error.line) from None
-    return [_op_of_map(form, line) for form, line in members], [line for _, line in members]
+    maps = [form for form, _ in members if isinstance(form, dict)]
+    # Where no event at all names its process or function, one process did transactions.
+    missing: dict[str, Any] = {"process": 0, "f": "txn"}
+    defaults = {
+        name: value
+        for name, value in missing.items()
+        if maps and all(form.get(name) is None for form in maps)
+    }
+    ops = [_op_of_map(form, line, defaults) for form, line in members]
+    return ops, [line for _, line in members]
 
 
-def _op_of_map(form: Any, line: int) -> Op:
+def _op_of_map(form: Any, line: int, defaults: dict[str, Any]) -> Op:
+    if isinstance(form, dict):
+        form = defaults | form
     if not isinstance(form, dict):
         raise _LineError(f"an event must be a map, not {json_text(form)[:80]}", line)
     missing = [name for name in ("process", "type", "f") if form.get(name) is None]

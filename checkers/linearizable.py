@@ -195,9 +195,7 @@ def _core_of(subject: Subject, violation: Violation) -> Core | None:
     return Core([n for n, call in enumerate(subject.steps.call) if call in ops], None)
 
 
-def _explained(
-    subject: Subject, stuck: Stuck, budget: Budget, core: Core | None = None
-) -> Finding:
+def _explained(subject: Subject, stuck: Stuck, budget: Budget, core: Core | None = None) -> Finding:
     """Explain, but never let a fault of the explanation hide the violation itself."""
     try:
         return explain(subject, stuck, budget, core)

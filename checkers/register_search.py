@@ -146,9 +146,7 @@ class RegisterSearch(Search):
         # Crashed operations are as well placed later: nothing is owed that they could help with.
         after = self._as_seen(table.leaves[of_class])
         at = self._ret_of[number]
-        self._frontier = {
-            after: [(bits, (path, number, at)) for bits, path in frontier[state]]
-        }
+        self._frontier = {after: [(bits, (path, number, at)) for bits, path in frontier[state]]}
         return True
 
     def _call(self, number: int) -> None:

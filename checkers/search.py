@@ -521,9 +521,7 @@ class Search:
         self.is_truncated = True
         ranked = []
         for state, chain in frontier.items():
-            costs = sorted(
-                (bits.bit_count(), bits, place) for place, (bits, _) in enumerate(chain)
-            )
+            costs = sorted((bits.bit_count(), bits, place) for place, (bits, _) in enumerate(chain))
             ranked += [(rank, cost, state, place) for rank, (cost, _, place) in enumerate(costs)]
         ranked.sort()
         self._frontier = kept = {}

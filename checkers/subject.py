@@ -45,9 +45,7 @@ class Subject(NamedTuple):
         return f"{text}{at(completion.time if completion else -1)}"
 
 
-def subjects(
-    model: Model, keys: dict[str | None, list[Operation]]
-) -> list[Subject]:
+def subjects(model: Model, keys: dict[str | None, list[Operation]]) -> list[Subject]:
     """Return the objects of a history, one for each key and each part that stands by itself.
 
     Raises `HistoryError` for an operation that is none of the model.

@@ -7,10 +7,16 @@ from typing import Any
 import click
 import msgspec
 
+from labrys.checkers.catalogue import (
+    checker_for,
+    default_failed_cas,
+    default_nil_read,
+    names,
+)
 from labrys.checkers.formats import AUTO, FORMATS, INITIAL, detect, read_any
 from labrys.checkers.history import HistoryError
-from labrys.checkers.linearizable import Linearizable
-from labrys.checkers.models import MODELS, json_text
+from labrys.checkers.text import json_text
+from labrys.checkers.transactions.checker import Transactions
 from labrys.checkers.verdict import CheckResult, Verdict, combine
 from labrys.control import judge
 from labrys.control.errors import UsageError
@@ -41,9 +47,13 @@ class Reading(msgspec.Struct, frozen=True):
     file_format: str
     initial: Any
     keyed: bool
-    nil_read: str
+    nil_read: str | None
     seconds: float
     memory_mib: int
+    failed_cas: str | None = None
+    level: str | None = None
+    all_keys: bool = False
+    moves: int = 50_000_000
 
 
 def check_paths(paths: Sequence[str], runs_dir: Path, reading: Reading, *, as_json: bool) -> int:
@@ -80,9 +90,13 @@ def parse_reading(
     file_format: str,
     initial: str | None,
     keyed: bool,
-    nil_read: str,
+    nil_read: str | None,
     timeout: float,
     memory: int,
+    failed_cas: str | None = None,
+    level: str | None = None,
+    all_keys: bool = False,
+    moves: int = 50_000_000,
 ) -> Reading:
     """Return the flags of `labrys check`, checked. Raises UsageError naming the flag."""
     if model is not None and workload is not None:
@@ -91,10 +105,12 @@ def parse_reading(
         known("workload", workload, WORKLOADS, where="--workload")
         model = WORKLOADS[workload].model
     if model is not None:
-        known("model", model, MODELS, where="--model")
+        known("model", model, names(), where="--model")
     known("format", file_format, (AUTO, *FORMATS), where="--format")
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout {timeout:g}: must be a number above 0")
+    if moves < 1:
+        raise UsageError(f"--moves {moves}: must be at least 1")
     if memory < 1:
         raise UsageError(f"--memory {memory}: must be at least 1")
     try:
@@ -105,10 +121,23 @@ def parse_reading(
         ) from error
     if model is not None:
         try:
-            MODELS[model](initial=start)
+            checker_for(model, initial=start, nil_read=nil_read, failed_cas=failed_cas, level=level)
         except ValueError as error:
-            raise UsageError(f"--initial {initial}: {error}") from error
-    return Reading(model, file_format, start, keyed, nil_read, timeout, memory)
+            given = f"--initial {initial}" if initial is not None else f"--model {model}"
+            raise UsageError(f"{given}: {error}") from error
+    return Reading(
+        model,
+        file_format,
+        start,
+        keyed,
+        nil_read,
+        timeout,
+        memory,
+        failed_cas,
+        level,
+        all_keys,
+        moves,
+    )
 
 
 def _check(path: str, runs_dir: Path, reading: Reading) -> Checked:
@@ -131,7 +160,7 @@ def _check_run(run: RunDirectory, reading: Reading) -> Checked:
         run.read_history(),
         faults=read_ledger(run.ledger),
         logs=run.node_logs(),
-        budget=judge.limits(reading.seconds, reading.memory_mib),
+        budget=judge.limits(reading.seconds, reading.memory_mib, reading.moves),
     )
     errors = tuple((run.read_results() or {}).get("errors", ()))
     verdict = judge.conclude_verdict(checkers, failed=bool(errors))
@@ -144,11 +173,20 @@ def _check_file(path: str, reading: Reading) -> Checked:
         if reading.model is None:
             raise UsageError(
                 f"{path}: a bare history does not say what it is: "
-                f"add --model, one of {', '.join(MODELS)}, or --workload"
+                f"add --model, one of {', '.join(names())}, or --workload"
             )
         history = read_any(path, file_format, keyed=reading.keyed)
         initial = INITIAL.get(file_format) if reading.initial is None else reading.initial
-        main = Linearizable(reading.model, initial, reading.nil_read)
+        nil_read = reading.nil_read or default_nil_read(reading.model, file_format)
+        failed_cas = reading.failed_cas or default_failed_cas(reading.model)
+        main = checker_for(
+            reading.model,
+            initial=initial,
+            nil_read=nil_read,
+            failed_cas=failed_cas,
+            level=reading.level,
+            all_keys=reading.all_keys,
+        )
         try:
             main.assert_fits(history)
         except HistoryError as error:
@@ -161,11 +199,17 @@ def _check_file(path: str, reading: Reading) -> Checked:
         "format": file_format,
         "model": reading.model,
         "initial": initial,
-        "nil_read": reading.nil_read,
-        "failed_cas": "dropped",
+        "level": main.level if isinstance(main, Transactions) else None,
+        "nil_read": nil_read,
+        "failed_cas": failed_cas,
         "torn": history.torn,
     }
-    budget = judge.limits(reading.seconds, reading.memory_mib)
+    if isinstance(main, Transactions):
+        del readings["initial"]
+    readings = {
+        name: value for name, value in readings.items() if value is not None or name == "initial"
+    }
+    budget = judge.limits(reading.seconds, reading.memory_mib, reading.moves)
     checkers = judge.judge_history(main, history, budget)
     return Checked(path, judge.conclude_verdict(checkers, failed=False), readings, checkers)
 

@@ -194,7 +194,8 @@ def test(
 
 @cli.command(cls=RunCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--model", help="Judge bare files as: register, cas-register, kv, mutex.")
+@click.option("--model", help="Judge bare files as, e.g. cas-register, fifo-queue, list-append.")
+@click.option("--level", help="Of list-append and rw-register  [default: strict-serializable]")
 @click.option("--workload", help="Judge bare files as this workload's.")
 @click.option("--format", "file_format", default="auto", show_default=True, help="Of the files.")
 @click.option("--initial", metavar="JSON", help="The value before the first write (absent).")
@@ -202,10 +203,15 @@ def test(
 @click.option(
     "--nil-read",
     type=click.Choice(["absent", "any"]),
-    default="absent",
-    show_default=True,
-    help="What an ok read of nil says: the object was absent, or nothing at all.",
+    help="What an ok read of nil says: the object was absent, or nothing (default of jepsen-edn).",
 )
+@click.option(
+    "--failed-cas",
+    type=click.Choice(["dropped", "asserted"]),
+    help="What a failed cas says: nothing (default), or that the value was not there.",
+)
+@click.option("--all-keys", is_flag=True, help="Go on after the first invalid key.")
+@click.option("--moves", type=int, default=50_000_000, show_default=True, help="Of a search.")
 @click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds a file.")
 @click.option("--memory", type=int, default=4096, show_default=True, help="MiB a file.")
 @RUNS_DIR
@@ -217,6 +223,7 @@ def check(paths: tuple[str, ...], runs_dir: Path, as_json: bool, **how: Any) -> 
     PATH is a run directory, a number (-1 is the newest), 'latest', or a history file.
     Example:  labrys check latest
               labrys check history.jsonl --model cas-register
+              labrys check history.edn --model list-append --level snapshot-isolation
     """
     from labrys.control.checking import check_paths, parse_reading
 

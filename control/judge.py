@@ -4,6 +4,7 @@
 code that judged it first.
 """
 
+import gc
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.logs import LogPatterns
 from labrys.checkers.stats import Stats
 from labrys.checkers.verdict import CheckResult, Verdict, combine
+from labrys.control.cores import spread
 from labrys.control.spec import Spec
 from labrys.workloads.registry import WORKLOADS
 
@@ -31,11 +33,12 @@ EXIT_CODES: Final = {
 }
 
 
-def limits(seconds: float, memory_mib: int) -> Limits:
+def limits(seconds: float, memory_mib: int, moves: int = Limits().moves) -> Limits:
     """Return the budgets of a check on this machine, with its clock and its memory."""
     return Limits(
         seconds=seconds,
         memory_mib=memory_mib,
+        moves=moves,
         clock=time.monotonic,
         memory_used_mib=_resident_mib,
     )
@@ -50,13 +53,19 @@ def judge_run(
     budget: Limits,
 ) -> dict[str, CheckResult]:
     """Return what every checker of this test says, by the checker's name, the main one first."""
-    evidence = Evidence(faults=faults, planned_faults=spec.fault_kinds, logs=logs, limits=budget)
+    evidence = Evidence(
+        faults=faults,
+        planned_faults=spec.fault_kinds,
+        logs=logs,
+        limits=budget,
+        spread=spread,
+    )
     return _judge(_checkers(spec), history, evidence)
 
 
 def judge_history(main: Checker, history: History, budget: Limits) -> dict[str, CheckResult]:
     """Judge a history about which nothing else is known by the one checker that fits it."""
-    return _judge([main], history, Evidence(limits=budget))
+    return _judge([main], history, Evidence(limits=budget, spread=spread))
 
 
 def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:
@@ -68,7 +77,13 @@ def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdi
 def _judge(
     checkers: Sequence[Checker], history: History, evidence: Evidence
 ) -> dict[str, CheckResult]:
-    return {checker.name: run_checker(checker, history, evidence) for checker in checkers}
+    # Checkers make millions of small objects and no cycles of them: looking for those among all
+    # that a history holds takes as long as the check itself.
+    gc.disable()
+    try:
+        return {checker.name: run_checker(checker, history, evidence) for checker in checkers}
+    finally:
+        gc.enable()
 
 
 def _checkers(spec: Spec) -> list[Checker]:

@@ -47,7 +47,9 @@ class _Clusters(NamedTuple):
     """The first return of a read."""
 
 
-def check(operations: Sequence[Operation], initial: Any = None, *, nil_any: bool = False) -> Outcome:
+def check(
+    operations: Sequence[Operation], initial: Any = None, *, nil_any: bool = False
+) -> Outcome:
     """Judge reads, writes and cas of one register, in order of invocation.
 
     With `nil_any`, a read of null says nothing.

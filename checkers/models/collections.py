@@ -209,5 +209,3 @@ class AppendList(Model):
 
     def shown(self, state: Hashable) -> str:
         return listed(state) if isinstance(state, tuple) else str(state)
-
-

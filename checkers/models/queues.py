@@ -60,7 +60,9 @@ class FifoQueue(Model):
         return state[1:] if state[0] == value else Illegal(f"{state[0]} comes first")
 
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
-        return fifo.check(operations) if not self.initial else NotApplicable("it is not empty first")
+        return (
+            fifo.check(operations) if not self.initial else NotApplicable("it is not empty first")
+        )
 
     def shown(self, state: Hashable) -> str:
         assert isinstance(state, tuple), f"no state of a queue: {state}"

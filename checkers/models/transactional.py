@@ -54,9 +54,7 @@ class Txn(Model):
                 raise wanted(operation, '["r"|"w"|"append", key, value]', micro)
             f, key = _MICRO[micro[0]], json_text(micro[1])
             seen: str | None = json_text(micro[2] if len(micro) == 3 else None)
-            if f == "r" and (
-                not operation.is_ok or (self._nil_says_nothing and seen == ABSENT)
-            ):
+            if f == "r" and (not operation.is_ok or (self._nil_says_nothing and seen == ABSENT)):
                 seen = None
             micros.append((f, key, seen))
         only_reads = all(f == "r" for f, _, _ in micros)

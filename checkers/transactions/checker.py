@@ -22,7 +22,7 @@ from labrys.checkers.verdict import CheckResult, Finding, Verdict
 _TOLD_PER_KIND: Final = 3
 _SEARCHED_MAX: Final = 300
 """Up to so many transactions, what dependencies do not show is looked for by a search."""
-_SEARCH_MOVES: Final = 50_000
+_SEARCH_MOVES: Final = 10_000
 
 
 class _Data(NamedTuple):
@@ -57,7 +57,7 @@ class Transactions:
         if level not in LEVELS:
             raise ValueError(f"no level {level!r}: choose from {', '.join(LEVELS)}")
         self._data = data
-        self._level = level
+        self.level = level
 
     def assert_fits(self, history: History) -> None:
         """Raise `HistoryError` naming the first operation that is no such transaction."""
@@ -85,9 +85,7 @@ class Transactions:
         spent: BudgetSpent | None = None
         ordered = sort(graph)
         try:
-            for cycle in find_cycles(
-                graph, budget, cyclic=bool(ordered.cyclic), late=ordered.late
-            ):
+            for cycle in find_cycles(graph, budget, cyclic=bool(ordered.cyclic), late=ordered.late):
                 cycles.append(cycle)
         except BudgetSpent as end:
             spent = end
@@ -107,7 +105,7 @@ class Transactions:
         findings: list[Finding],
         spent: BudgetSpent | None,
     ) -> CheckResult:
-        forbidden = anomalies & LEVELS[self._level]
+        forbidden = anomalies & LEVELS[self.level]
         # What the level forbids comes first: it is the reason for the verdict.
         findings.sort(key=lambda finding: finding.data["anomaly"] not in forbidden)
         best = survivors(anomalies)
@@ -115,7 +113,7 @@ class Transactions:
         survived = " and ".join(best) if best else "no level"
         committed = sum(ret != FOREVER for ret in graph.txns.ret)
         figures: dict[str, Any] = {
-            "level": self._level,
+            "level": self.level,
             "txns": committed,
             "anomalies": dict(sorted(counts.items())),
             "forbidden": sorted(forbidden),
@@ -128,7 +126,7 @@ class Transactions:
         if forbidden:
             verdict = Verdict.INVALID
             summary = (
-                f"not {self._level}: {', '.join(sorted(forbidden))}; "
+                f"not {self.level}: {', '.join(sorted(forbidden))}; "
                 f"{survived} survives; {committed} transactions"
             )
         elif spent is not None:
@@ -142,7 +140,7 @@ class Transactions:
         else:
             verdict = Verdict.VALID
             other = f", though {', '.join(sorted(anomalies))}" if anomalies else ""
-            summary = f"{self._level}{other}; {committed} transactions{notes}"
+            summary = f"{self.level}{other}; {committed} transactions{notes}"
         return CheckResult(verdict, summary, findings=tuple(findings), data=figures)
 
     def _search(self, graph: Graph, budget: Budget) -> Finding | None:

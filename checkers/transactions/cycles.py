@@ -17,6 +17,7 @@ from labrys.checkers.transactions.dependencies import (
     PROCESS,
     REALTIME,
     RW,
+    SAME,
     WR,
     WW,
     Edge,
@@ -149,9 +150,7 @@ def find_cycles(graph: Graph, budget: Budget, *, cyclic: bool, late: bool) -> It
                 yield Cycle(name + REALTIME_FORM, edges)
 
 
-def _plain(
-    view: _View, budget: Budget, *, needs_process: bool, skip: set[str]
-) -> Iterator[Cycle]:
+def _plain(view: _View, budget: Budget, *, needs_process: bool, skip: set[str]) -> Iterator[Cycle]:
     """Yield one short cycle of each kind, but of those in `skip`."""
     found: dict[str, tuple[Edge, ...]] = {}
 
@@ -164,7 +163,7 @@ def _plain(
 
     for component in _components(view, range(len(view.edges)), lambda kind: True):
         before = set(found)
-        for inner in _components(view, component, lambda kind: kind in (WW, PROCESS)):
+        for inner in _components(view, component, lambda kind: kind in (WW, PROCESS, SAME)):
             look("G0", inner)
         for inner in _components(view, component, lambda kind: kind != RW):
             look("G1c", inner)
@@ -209,7 +208,7 @@ def _without_adjacent(view: _View, component: list[int]) -> list[tuple[int, int]
                 edges[place[node]].append((place[target] + 1, kind))
             else:
                 edges[place[node]].append((place[target], kind))
-                edges[place[node] + 1].append((place[target], kind))
+                edges[place[node] + 1].append((place[target] + (kind == SAME), kind))
     layered = _View(edges, [], [], 0)
     cycles = _components(layered, range(len(edges)), lambda kind: True)
     return [(component[number // 2], number % 2) for number in cycles[0]] if cycles else []
@@ -224,7 +223,7 @@ def _walk(view: _View, layered: list[tuple[int, int]]) -> tuple[Edge, ...]:
     while queue:
         node, layer = queue.popleft()
         for target, kind in view.edges[node]:
-            after = (target, int(kind == RW))
+            after = (target, int(kind == RW or (kind == SAME and layer)))
             if (layer and kind == RW) or after not in inside or after in came:
                 continue
             came[after] = ((node, layer), kind)
@@ -290,7 +289,7 @@ def _around(
             if after not in inside:
                 continue
             budget.spend()
-            state_after = kind.step(state, by)
+            state_after = state if by == SAME else kind.step(state, by)
             if state_after is None:
                 continue
             if after == edge.source:
@@ -331,7 +330,7 @@ def _late(view: _View, kind: _Kind, budget: Budget) -> tuple[Edge, ...] | None:
             if best is not None:
                 work_left -= 1
             for after, by in view.edges[node]:
-                state_after = kind.step(state, by)
+                state_after = state if by == SAME else kind.step(state, by)
                 if state_after is None or (after, state_after) in came:
                     continue
                 came[(after, state_after)] = (node, state, by)

@@ -8,8 +8,10 @@ from typing import Any, Final, NamedTuple
 
 from labrys.checkers.transactions.txn import Txns
 
-WW, WR, RW, PROCESS, REALTIME = range(5)
-KINDS: Final = ("ww", "wr", "rw", "process", "realtime")
+WW, WR, RW, PROCESS, REALTIME, SAME = range(6)
+"""`SAME` leads on from a node that stands for a version nobody knows: it adds nothing to what led
+there, for the version may have been the one of the target."""
+KINDS: Final = ("ww", "wr", "rw", "process", "realtime", "same")
 _SHIFT: Final = 3
 
 

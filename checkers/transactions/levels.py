@@ -72,17 +72,11 @@ def survivors(anomalies: Iterable[str]) -> list[str]:
     """Return the strongest levels that none of `anomalies` rules out; none is implied by another."""
     found = set(anomalies)
     holding = [name for name, forbidden in LEVELS.items() if not forbidden & found]
-    return [
-        name
-        for name in holding
-        if not any(LEVELS[name] < LEVELS[other] for other in holding)
-    ]
+    return [name for name in holding if not any(LEVELS[name] < LEVELS[other] for other in holding)]
 
 
 def ruled_out(anomalies: Iterable[str]) -> list[str]:
     """Return the weakest levels that `anomalies` rule out."""
     found = set(anomalies)
     broken = [name for name, forbidden in LEVELS.items() if forbidden & found]
-    return [
-        name for name in broken if not any(LEVELS[other] < LEVELS[name] for other in broken)
-    ]
+    return [name for name in broken if not any(LEVELS[other] < LEVELS[name] for other in broken)]

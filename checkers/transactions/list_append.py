@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from labrys.checkers.history import HistoryError, Operation
-from labrys.checkers.transactions.dependencies import RW, WR, WW, Direct, Edge, Graph
+from labrys.checkers.transactions.dependencies import (
+    RW,
+    SAME,
+    WR,
+    WW,
+    Direct,
+    Edge,
+    Graph,
+)
 from labrys.checkers.transactions.txn import FOREVER, READS, Txns, as_key, collect, told
 
 _UPDATES: Final = frozenset({"append"})
@@ -19,7 +27,7 @@ _INT: Final = {int}
 class _Key:
     """What is known about one list."""
 
-    __slots__ = ("inner", "longest", "reader", "reads", "writers")
+    __slots__ = ("inner", "longest", "odd", "reader", "reads", "writers")
 
     def __init__(self) -> None:
         self.writers: dict[Any, int] = {}
@@ -30,6 +38,8 @@ class _Key:
         self.reader = -1
         self.reads: list[tuple[int, list[Any]]] = []
         """(transaction, what it read of others)"""
+        self.odd: list[tuple[int, list[Any]]] = []
+        """Whole reads that contradict the transaction's own operations."""
 
 
 def dependencies(operations: Iterable[Operation]) -> Graph:
@@ -95,13 +105,12 @@ def _collect_reads(graph: Graph, number: int, micros: Any, keys: dict[Any, _Key]
         if value is None:
             value = []
         elif type(value) is not list:
-            raise HistoryError(
-                f"op {graph.call[number]}: a read of key {told(key)} must be a list"
-            )
+            raise HistoryError(f"op {graph.call[number]}: a read of key {told(key)} must be a list")
         if value and set(map(type, value)) != _INT:
             value = [as_key(element) for element in value]
         if key in expected:
             if value != expected[key]:
+                keys[key].odd.append((number, value))
                 graph.direct.append(_internal(graph, number, key, expected[key], value))
             continue
         expected[key] = value
@@ -112,6 +121,7 @@ def _collect_reads(graph: Graph, number: int, micros: Any, keys: dict[Any, _Key]
             tail = own[key]
             if value[-len(tail) :] != tail:
                 graph.direct.append(_internal(graph, number, key, tail, value))
+                known.odd.append((number, value))
                 continue
             value = value[: -len(tail)]
         known.reads.append((number, value))
@@ -147,56 +157,17 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
     add = graph.add
     direct = graph.direct
     call = graph.call
-    if order and len(set(order)) < len(order):
-        twice = next(element for place, element in enumerate(order) if element in order[:place])
-        direct.append(
-            Direct(
-                "duplicate-elements",
-                f"op {call[known.reader]} read {told(twice)} more than once in key {told(key)}: "
-                f"{_listed(order)}",
-                (call[known.reader],),
-                key,
-            )
-        )
+    for number, read in known.odd:
+        _see_elements(graph, key, known, number, read, aborted)
+    if order and not _see_elements(graph, key, known, known.reader, order, aborted):
+        return  # with an element in two places there is no order of versions
     before = -1
     for place, element in enumerate(order):
         writer = writers.get(element, -1)
-        if writer < 0:
-            reader = call[known.reader]
-            if element in aborted:
-                failed = aborted[element]
-                direct.append(
-                    Direct(
-                        "G1a",
-                        f"op {reader} read {told(element)} of key {told(key)}, "
-                        f"which op {failed} appended and that failed",
-                        (failed, reader),
-                        key,
-                    )
-                )
-                after = next((w for e in order[place + 1 :] if (w := writers.get(e, -1)) >= 0), -1)
-                if after >= 0:
-                    direct.append(
-                        Direct(
-                            "dirty-update",
-                            f"op {call[after]} appended to key {told(key)} after {told(element)}, "
-                            f"which op {failed} appended and that failed",
-                            (failed, call[after]),
-                            key,
-                        )
-                    )
-            else:
-                direct.append(
-                    Direct(
-                        "phantom-element",
-                        f"op {reader} read {told(element)} of key {told(key)}, "
-                        "which nobody ever appended",
-                        (reader,),
-                        key,
-                    )
-                )
-        elif before >= 0:
+        if writer >= 0 and before >= 0:
             add(before, WW, writer)
+        elif writer >= 0 and place:
+            _see_dirty(graph, key, order[place - 1], writer, aborted)
         before = writer
     # Whatever was appended for certain and is not in the longest read came after all of it.
     unread = []
@@ -208,7 +179,7 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
     if unread:
         end = graph.add_after(key)
         for writer in unread:
-            add(end, WW, writer)
+            add(end, SAME, writer)
         if before >= 0 and before not in unread:
             add(before, WW, end)
     length = len(order)
@@ -217,6 +188,7 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
     for reader, read in known.reads:
         size = len(read)
         if order[:size] != read:
+            _see_elements(graph, key, known, reader, read, aborted)
             direct.append(_incompatible(graph, key, known, reader, read))
             continue
         if size:
@@ -261,9 +233,53 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
                 add(reader, RW, writer)
 
 
-def _note_update(
-    graph: Graph, key: Any, size: int, number: int, updated: dict[int, int]
-) -> None:
+def _see_elements(
+    graph: Graph, key: Any, known: _Key, number: int, read: list[Any], aborted: dict[Any, int]
+) -> bool:
+    """Report elements of a read that stand there twice or should not; whether each stands once."""
+    call = graph.call[number]
+    for element in read:
+        if element in known.writers:
+            continue
+        if element in aborted:
+            failed = aborted[element]
+            name, ops = "G1a", (failed, call)
+            what = f"which op {failed} appended and that failed"
+        else:
+            name, ops = "phantom-element", (call,)
+            what = "which nobody ever appended"
+        graph.direct.append(
+            Direct(name, f"op {call} read {told(element)} of key {told(key)}, {what}", ops, key)
+        )
+    if len(set(read)) == len(read):
+        return True
+    twice = next(element for place, element in enumerate(read) if element in read[:place])
+    graph.direct.append(
+        Direct(
+            "duplicate-elements",
+            f"op {call} read {told(twice)} more than once in key {told(key)}: {_listed(read)}",
+            (call,),
+            key,
+        )
+    )
+    return False
+
+
+def _see_dirty(graph: Graph, key: Any, element: Any, writer: int, aborted: dict[Any, int]) -> None:
+    if element in aborted:
+        failed, after = aborted[element], graph.call[writer]
+        graph.direct.append(
+            Direct(
+                "dirty-update",
+                f"op {after} appended to key {told(key)} after {told(element)}, "
+                f"which op {failed} appended and that failed",
+                (failed, after),
+                key,
+            )
+        )
+
+
+def _note_update(graph: Graph, key: Any, size: int, number: int, updated: dict[int, int]) -> None:
     """Two transactions that both read a version and then both appended: one update got lost."""
     other = updated.setdefault(size, number)
     if other != number:

@@ -10,7 +10,15 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from labrys.checkers.history import HistoryError, Operation
-from labrys.checkers.transactions.dependencies import RW, WR, WW, Direct, Edge, Graph
+from labrys.checkers.transactions.dependencies import (
+    RW,
+    SAME,
+    WR,
+    WW,
+    Direct,
+    Edge,
+    Graph,
+)
 from labrys.checkers.transactions.txn import FOREVER, READS, Txns, as_key, collect, told
 
 _UPDATES: Final = frozenset({"w", "write"})
@@ -124,7 +132,7 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start
         first = graph.add_after(key)
         for writer in known.final:
             if graph.ret[writer] != FOREVER:
-                add(first, WW, writer)
+                add(first, SAME, writer)
     starters = set(known.next_of.get(start, ()))
     for reader, value in known.reads:
         writer = writers.get(value, -1)
@@ -197,9 +205,7 @@ def _unwritten(graph: Graph, key: Any, value: Any, reader: int, aborted: dict[An
             )
         )
     else:
-        what = (
-            "before anything was written" if value == _NIL else "which nobody ever wrote"
-        )
+        what = "before anything was written" if value == _NIL else "which nobody ever wrote"
         graph.direct.append(
             Direct(
                 "phantom-element",

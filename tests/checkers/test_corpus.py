@@ -69,3 +69,36 @@ def test_history_of_the_corpus_gets_its_verdict(path: str, entry: dict[str, Any]
 
     expected = "valid" if entry["linearizable"] else "invalid"
     assert result.verdict.value == ("unknown" if path in _VACUOUS else expected)
+
+
+_TRANSACTIONS = ("list-append", "rw-register")
+_SHARPER = {"synthetic/rw-register-read-committed-s1.jsonl"}
+"""Not strict-serializable, which dependencies alone do not show but a search does."""
+
+
+def _transactional() -> list[tuple[str, str]]:
+    if not _EXPECTED.exists():
+        return []
+    entries = json.loads(_EXPECTED.read_text())
+    return [
+        (path, level)
+        for path, entry in sorted(entries.items())
+        if entry["model"] in _TRANSACTIONS
+        for level in entry["elle"]
+    ]
+
+
+@pytest.mark.parametrize(("path", "level"), _transactional())
+def test_transactions_of_the_corpus_get_their_verdict(path: str, level: str) -> None:
+    entry = json.loads(_EXPECTED.read_text())[path]
+    history = read_any(_FOLDER / path)
+
+    result = checker_for(entry["model"], level=level).check(history, Evidence())
+
+    expected = "valid" if entry["elle"][level]["valid"] else "invalid"
+    if path in _SHARPER and level == "strict-serializable":
+        assert entry["linearizable"] is False
+        expected = "invalid"
+    assert result.verdict.value == expected, result.summary
+    if level == "strict-serializable" and entry.get("linearizable") is not None:
+        assert (expected == "valid") is entry["linearizable"]
