@@ -41,8 +41,10 @@ def checker_for(
         )
     if level is not None:
         _one_of("level", level, tuple(LEVELS))
-    if nil_read is not None and model not in _NIL_MODELS:
-        raise ValueError(f"a read of null has only one meaning for {model}: drop nil_read")
+    if model not in _NIL_MODELS:
+        if nil_read == "any":
+            raise ValueError(f"a read of null has only one meaning for {model}: drop nil_read")
+        nil_read = None
     if failed_cas is not None and model not in _CAS_MODELS:
         raise ValueError(f"{model} has no cas: drop failed_cas")
     if model in _TRANSACTIONS:

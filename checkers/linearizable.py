@@ -1,6 +1,6 @@
 """The linearizability checker: every key on its own, the cheapest sufficient check first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,10 +13,11 @@ from labrys.checkers.distinct.outcome import NotApplicable, Violation
 from labrys.checkers.explain import explain
 from labrys.checkers.history import History, HistoryError
 from labrys.checkers.models import MODELS
-from labrys.checkers.models.model import Model, json_text
+from labrys.checkers.models.model import Model
 from labrys.checkers.search import Stuck, Survived
 from labrys.checkers.steps import FOREVER
 from labrys.checkers.subject import Subject, subjects
+from labrys.checkers.text import json_text
 from labrys.checkers.verdict import CheckResult, Finding, Verdict, combine
 
 _EXPLAINED_MAX: Final = 10
@@ -111,7 +112,7 @@ class Linearizable:
             except RecursionError:
                 return Judged(Verdict.ERROR, Finding("a value is nested too deeply"))
 
-        each = map(judged, range(len(found)))
+        each: Iterable[Judged] = map(judged, range(len(found)))
         size = sum(len(subject.steps) for subject in found)
         if evidence.spread is not None and len(found) > 1 and size >= _SPREAD_MIN:
             each = evidence.spread(judged, len(found))

@@ -187,8 +187,7 @@ class RegisterSearch(Search):
         owed = self._owed.pop(number)
         self._free_bits.append(owed)
         if kind == _READ:
-            if not _take_away(self._readers_at, needs, owed):
-                pass
+            _take_away(self._readers_at, needs, owed)
             _take_away(self._free_at, needs, owed)
             return
         used = self._used.pop(number)

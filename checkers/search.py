@@ -524,7 +524,8 @@ class Search:
             costs = sorted((bits.bit_count(), bits, place) for place, (bits, _) in enumerate(chain))
             ranked += [(rank, cost, state, place) for rank, (cost, _, place) in enumerate(costs)]
         ranked.sort()
-        self._frontier = kept = {}
+        kept: Frontier = {}
+        self._frontier = kept
         for _, _, state, place in ranked[:beam]:
             kept.setdefault(state, []).append(frontier[state][place])
 

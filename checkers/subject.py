@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from labrys.checkers.budget import Budget
 from labrys.checkers.history import Operation
-from labrys.checkers.models.model import Model, described, json_text
+from labrys.checkers.models.model import Model, described
 from labrys.checkers.register_search import Registers, RegisterSearch, registers
 from labrys.checkers.search import Search
 from labrys.checkers.steps import Compiler, Steps
+from labrys.checkers.text import json_text
 
 
 class Subject(NamedTuple):
@@ -53,7 +54,8 @@ def subjects(model: Model, keys: dict[str | None, list[Operation]]) -> list[Subj
     compiler = Compiler(model)
     found = []
     for key, operations in keys.items():
-        for part, some in model.parts(operations) or [(None, operations)]:
+        parts: Sequence[tuple[str | None, list[Operation]]] = [(None, operations)]
+        for part, some in model.parts(operations) or parts:
             found.append((key, part, *compiler.steps(some)))
     table = registers(model, compiler.classes)
     return [Subject(key, part, model, steps, kept, table) for key, part, steps, kept in found]

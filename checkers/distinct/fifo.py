@@ -5,8 +5,8 @@ A queue in which no value is enqueued twice is linearizable iff none of a few pa
 enqueued, or that came out too early, or twice; two values that came out in the wrong order; a value
 that was passed over; and an empty queue while something was certainly in it.
 
-A crashed enqueue whose value never came out need not have happened. A crashed dequeue may have eaten
-one value that is missing. O(n log n).
+A crashed enqueue whose value never came out need not have happened. A crashed dequeue may have
+eaten one value that is missing. O(n log n).
 """
 
 from bisect import bisect_right
@@ -139,13 +139,13 @@ def _out_of_order(
     story += f"(op {put_call[second]}), "
     if take_call[first] == FOREVER:
         story += f"yet {named(second)} came out (op {take_call[second]}) and the other never did"
-        ops = (put_call[first], put_call[second], take_call[second])
+        ops = [put_call[first], put_call[second], take_call[second]]
     else:
         story += (
             f"yet {named(second)} came out (op {take_call[second]}) before anybody began to take "
             f"the other (op {take_call[first]})"
         )
-        ops = (put_call[first], put_call[second], take_call[second], take_call[first])
+        ops = [put_call[first], put_call[second], take_call[second], take_call[first]]
     return Violation(story, tuple(sorted(ops)))
 
 

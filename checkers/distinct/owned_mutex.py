@@ -56,16 +56,15 @@ def check(operations: Sequence[Operation]) -> Outcome:
                     f"{other.process} held it (op {other.call})",
                     tuple(sorted((other.call, acquire.call))),
                 )
-        for operation in (acquire, release):
-            if operation is None:
+        for one in (acquire, release):
+            if one is None:
                 continue
-            ret = operation.ret
+            ret = one.ret
             assert ret is not None, "crashed ones were refused above"
             if ret <= latest:
                 return Violation(
-                    f"op {operation.call} returned before op {latest} began, which had to happen "
-                    "first",
-                    tuple(sorted((operation.call, latest))),
+                    f"op {one.call} returned before op {latest} began, which had to happen first",
+                    tuple(sorted((one.call, latest))),
                 )
-            latest = max(latest, operation.call)
+            latest = max(latest, one.call)
     return Linearizable()

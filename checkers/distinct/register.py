@@ -1,10 +1,10 @@
 """Registers with distinct values: zones of clusters, without any search.
 
-Gibbons and Korach (*Testing shared memories*, 1997, section 4): when no value is written twice, the
-operations of one value stand together in every order, so a history is as good as its *clusters*. A
-cas glues the cluster of its new value directly behind that of the value it expects, so clusters form
-chains. A chain holds the register from the first return in it (somebody is done with it) to the last
-call in it (somebody still needs it): its zone. Two zones that run forward must not overlap, and no
+Gibbons and Korach (*Testing shared memories*, 1997, section 4): when no value is written twice,
+the operations of one value stand together in every order, so a history is as good as its
+*clusters*. A cas glues the cluster of its new value directly behind that of the value it expects,
+so clusters form chains. A chain holds the register from the first return in it (somebody is done
+with it) to the last call in it (somebody still needs it): its zone. Two zones that run forward must not overlap, and no
 chain may fit as a whole inside such a zone of another.
 
 Crashed operations return at infinity. One whose value nobody needs is dropped, which is exact: it
@@ -13,6 +13,7 @@ may simply never have happened. O(n log n).
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from labrys.checkers.distinct.outcome import (
@@ -60,7 +61,7 @@ def check(
     failure = _collect(operations, clusters, consumer, nil_any)
     if failure is not None:
         return failure
-    slots, call, ret, expects, last_read, first_read = clusters
+    _, call, ret, expects, last_read, first_read = clusters
     # What somebody saw must have been there, and so must what that came from.
     crashed_cas = [s for s in range(len(call)) if ret[s] == FOREVER and expects[s] >= 0]
     needed = [s for s in crashed_cas if last_read[s] >= 0 or s in consumer]
@@ -110,7 +111,7 @@ def check(
     if reached < len(consumer):
         return _unreached(clusters, consumer)
     forward.sort()
-    for (_, end, one), (start, _, other) in zip(forward, forward[1:], strict=False):
+    for (_, end, one), (start, _, other) in pairwise(forward):
         if start < end:
             return _overlap(operations, clusters, consumer, one, other)
     if forward:

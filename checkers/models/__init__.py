@@ -5,18 +5,11 @@ from typing import Final
 
 from labrys.checkers.models.collections import AppendList, Counter, SetModel
 from labrys.checkers.models.locks import FencedLock, Mutex, OwnedMutex
-from labrys.checkers.models.model import (
-    ABSENT,
-    UNSEEN,
-    Action,
-    Illegal,
-    Model,
-    described,
-    json_text,
-)
+from labrys.checkers.models.model import ABSENT, UNSEEN, Action, Illegal, Model, described
 from labrys.checkers.models.queues import FifoQueue, Stack, UnorderedQueue
 from labrys.checkers.models.registers import CasRegister, Kv, Register
 from labrys.checkers.models.transactional import MultiRegister, Txn
+from labrys.checkers.text import json_text
 
 MODELS: Final[dict[str, Callable[..., Model]]] = {
     "register": Register,

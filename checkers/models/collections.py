@@ -11,11 +11,11 @@ from labrys.checkers.models.model import (
     Action,
     Illegal,
     Model,
-    json_text,
     known_function,
     listed,
     wanted,
 )
+from labrys.checkers.text import json_text
 
 
 class SetModel(Model):

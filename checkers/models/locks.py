@@ -6,14 +6,8 @@ from typing import Any, ClassVar
 from labrys.checkers.distinct import owned_mutex
 from labrys.checkers.distinct.outcome import Outcome
 from labrys.checkers.history import Operation
-from labrys.checkers.models.model import (
-    Action,
-    Illegal,
-    Model,
-    json_text,
-    known_function,
-    wanted,
-)
+from labrys.checkers.models.model import Action, Illegal, Model, known_function, wanted
+from labrys.checkers.text import json_text
 
 FREE = "free"
 HELD = "held"

@@ -93,7 +93,7 @@ class Model:
         return NotApplicable("this model is always searched")
 
     def observes(self, action: Action) -> bool:
-        """Whether the outcome of `action` is evidence: an operation of a wrong object could fail it.
+        """Whether the outcome of `action` is evidence, for a wrong object could give another one.
 
         A history without any such operation cannot be judged.
         """

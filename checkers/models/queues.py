@@ -6,15 +6,8 @@ from typing import Any, ClassVar
 from labrys.checkers.distinct import fifo
 from labrys.checkers.distinct.outcome import NotApplicable, Outcome
 from labrys.checkers.history import Operation
-from labrys.checkers.models.model import (
-    ABSENT,
-    Action,
-    Illegal,
-    Model,
-    json_text,
-    known_function,
-    listed,
-)
+from labrys.checkers.models.model import ABSENT, Action, Illegal, Model, known_function, listed
+from labrys.checkers.text import json_text
 
 
 class FifoQueue(Model):
@@ -116,11 +109,11 @@ class UnorderedQueue(Model):
         assert isinstance(state, frozenset), f"no state of a bag: {state}"
         after: set[tuple[str, ...]]
         match action:
-            case ("put", value, _):
+            case ("put", str(value), _):
                 after = {tuple(sorted((*bag, value))) for bag in state}
             case ("take", _, None):
                 after = {_without(bag, value) for bag in state for value in bag} | (state & {()})
-            case ("take", _, value):
+            case ("take", _, str(value)):
                 after = {_without(bag, value) for bag in state if value in bag}
             case _:
                 after = set(state & {()})

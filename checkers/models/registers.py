@@ -12,10 +12,10 @@ from labrys.checkers.models.model import (
     Action,
     Illegal,
     Model,
-    json_text,
     known_function,
     wanted,
 )
+from labrys.checkers.text import json_text
 
 
 class CasRegister(Model):

@@ -4,15 +4,8 @@ from collections.abc import Hashable
 from typing import Any, ClassVar, Final
 
 from labrys.checkers.history import Operation
-from labrys.checkers.models.model import (
-    ABSENT,
-    Action,
-    Illegal,
-    Model,
-    json_text,
-    known_function,
-    wanted,
-)
+from labrys.checkers.models.model import ABSENT, Action, Illegal, Model, known_function, wanted
+from labrys.checkers.text import json_text
 
 _MICRO: Final = {
     "r": "r",

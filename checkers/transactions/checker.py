@@ -85,8 +85,9 @@ class Transactions:
         spent: BudgetSpent | None = None
         ordered = sort(graph)
         try:
-            for cycle in find_cycles(graph, budget, cyclic=bool(ordered.cyclic), late=ordered.late):
-                cycles.append(cycle)
+            cycles.extend(
+                find_cycles(graph, budget, cyclic=bool(ordered.cyclic), late=ordered.late)
+            )
         except BudgetSpent as end:
             spent = end
         findings = [*_direct(graph.direct), *(_told(graph, c, data.reason) for c in cycles)]

@@ -1,8 +1,8 @@
 """Cycles in a dependency graph, by kind: which there are, and one short one of each.
 
-A kind of cycle is a small automaton over the kinds of edges. A walk through the product of graph and
-automaton finds a cycle of that kind, whatever else there is. A cycle through real time needs only
-one such step (see `dependencies.sort`): so it is a path, of the kind asked for, from a transaction
+A kind of cycle is a small automaton over the kinds of edges. A walk through the product of graph
+and automaton finds a cycle of that kind, whatever else there is. A cycle through real time needs
+only one such step (see `dependencies.sort`): so it is a path, of the kind asked for, from a transaction
 to one that returned before the first was called. Who can be reached from whom is found for all
 transactions at once by starting from the one called last: who is reached later by another one has
 nothing to gain from it.
@@ -314,7 +314,7 @@ def _path(
 
 
 def _late(view: _View, kind: _Kind, budget: Budget) -> tuple[Edge, ...] | None:
-    """Return a path of a kind from a transaction to one that had returned before, closed by time."""
+    """Return a path of a kind to a transaction that had returned before the first was called."""
     came: dict[tuple[int, _State], tuple[int, _State, int] | None] = {}
     best: tuple[Edge, ...] | None = None
     work_left = _WORK_PER_KIND
@@ -350,7 +350,7 @@ def _late(view: _View, kind: _Kind, budget: Budget) -> tuple[Edge, ...] | None:
 def _components(
     view: _View, nodes: Iterable[int], allowed: Callable[[int], bool]
 ) -> list[list[int]]:
-    """Return the strongly connected components of more than one node (Tarjan 1972, no recursion)."""
+    """Return the strongly connected components of more than one node (Tarjan 1972, by a loop)."""
     among = set(nodes)
     index: dict[int, int] = {}
     low: dict[int, int] = {}

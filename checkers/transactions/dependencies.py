@@ -90,9 +90,10 @@ class Sorted(NamedTuple):
 def sort(graph: Graph) -> Sorted:
     """Sort topologically, and see whether the order agrees with real time.
 
-    Let M(t) be the latest call of t and all it depends on. Dependencies and real time together have
-    a cycle iff the dependencies have one or some t returned before M(t): of two real-time edges in a
-    cycle one always suffices. So no edge for real time is needed. Kahn (1962) for the rest.
+    Let M(t) be the latest call of t and all it depends on. Dependencies and real time together
+    have a cycle iff the dependencies have one or some t returned before M(t): of two real-time
+    edges in a cycle one always suffices. So no edge for real time is needed; the rest is Kahn's
+    algorithm (1962).
     """
     successors, ret = graph.successors, graph.ret
     count = len(successors)

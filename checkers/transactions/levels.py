@@ -69,7 +69,7 @@ STRONGEST: Final = "strict-serializable"
 
 
 def survivors(anomalies: Iterable[str]) -> list[str]:
-    """Return the strongest levels that none of `anomalies` rules out; none is implied by another."""
+    """Return the strongest levels that none of `anomalies` rules out."""
     found = set(anomalies)
     holding = [name for name, forbidden in LEVELS.items() if not forbidden & found]
     return [name for name in holding if not any(LEVELS[name] < LEVELS[other] for other in holding)]

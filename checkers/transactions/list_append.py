@@ -243,13 +243,15 @@ def _see_elements(
             continue
         if element in aborted:
             failed = aborted[element]
-            name, ops = "G1a", (failed, call)
+            name, ops = "G1a", [failed, call]
             what = f"which op {failed} appended and that failed"
         else:
-            name, ops = "phantom-element", (call,)
+            name, ops = "phantom-element", [call]
             what = "which nobody ever appended"
         graph.direct.append(
-            Direct(name, f"op {call} read {told(element)} of key {told(key)}, {what}", ops, key)
+            Direct(
+                name, f"op {call} read {told(element)} of key {told(key)}, {what}", tuple(ops), key
+            )
         )
     if len(set(read)) == len(read):
         return True
