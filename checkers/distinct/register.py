@@ -1,11 +1,11 @@
 """Registers with distinct values: zones of clusters, without any search.
 
-Gibbons and Korach (*Testing shared memories*, 1997, section 4): when no value is written twice,
-the operations of one value stand together in every order, so a history is as good as its
-*clusters*. A cas glues the cluster of its new value directly behind that of the value it expects,
-so clusters form chains. A chain holds the register from the first return in it (somebody is done
-with it) to the last call in it (somebody still needs it): its zone. Two zones that run forward must not overlap, and no
-chain may fit as a whole inside such a zone of another.
+Gibbons and Korach (*Testing shared memories*, 1997, section 4): when no value is written twice, the
+operations of one value stand together in every order, so a history is as good as its *clusters*. A
+cas glues the cluster of its new value directly behind that of the value it expects, so clusters
+form chains. A chain holds the register from the first return in it (somebody is done with it) to
+the last call in it (somebody still needs it): its zone. Two zones that run forward must not
+overlap, and no chain may fit as a whole inside such a zone of another.
 
 Crashed operations return at infinity. One whose value nobody needs is dropped, which is exact: it
 may simply never have happened. O(n log n).

@@ -2,10 +2,10 @@
 
 A kind of cycle is a small automaton over the kinds of edges. A walk through the product of graph
 and automaton finds a cycle of that kind, whatever else there is. A cycle through real time needs
-only one such step (see `dependencies.sort`): so it is a path, of the kind asked for, from a transaction
-to one that returned before the first was called. Who can be reached from whom is found for all
-transactions at once by starting from the one called last: who is reached later by another one has
-nothing to gain from it.
+only one such step (see `dependencies.sort`): so it is a path, of the kind asked for, from a
+transaction to one that returned before the first was called. Who can be reached from whom is found
+for all transactions at once by starting from the one called last: who is reached later by another
+one has nothing to gain from it.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Checks without a search: registers against an oracle, and what each says of planted violations."""
+"""Checks without a search: registers against an oracle, and planted violations of each kind."""
 
 import random
 
@@ -87,7 +87,7 @@ def test_list_and_set_reads_that_lose_an_element() -> None:
     acts = [Act("append", 1, 0, 1), Act("append", 2, 2, 3), Act("read", [2], 4, 5)]
     outcome = whole_reads.check_list(as_history(acts).operations)
     assert isinstance(outcome, Violation)
-    assert "1 was in (op 0) before op 2 began" in outcome.message
+    assert "1 was in (op 0) before op 4 began, and no read has it" in outcome.message
     acts = [Act("add", 1, 0, 1), Act("read", [], 2, 3)]
     assert isinstance(whole_reads.check_set(as_history(acts).operations), Violation)
     assert whole_reads.check_set(as_history([acts[0]._replace(ret=9), acts[1]]).operations) == (
