@@ -1,0 +1,297 @@
+"""How fast the checkers are, case by case, beside what Porcupine, Knossos and Elle take.
+
+    python -m benchmarks.checkers [CASE ...]      a part of a case's name is enough
+
+One thread, plain Python. A case runs in a process of its own, so its peak of memory is its own;
+times are from the history in memory to the verdict unless a case says otherwise. What the others
+take was measured on a machine of the same kind: it stands here as text, in `OTHERS`.
+"""
+
+import gc
+import heapq
+import json
+import multiprocessing
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.checkers.generate import as_history, simulated, with_stale_read
+from tests.checkers.oracle import Act
+
+from labrys.checkers.catalogue import checker_for
+from labrys.checkers.checker import Evidence
+from labrys.checkers.formats import read_any
+from labrys.checkers.history import History, encode_op, read_history
+from labrys.checkers.op import Op, OpType
+
+CORPUS = Path(os.environ.get("LABRYS_SHARED", "../shared")) / "histories"
+OTHERS = {
+    "etcd": "Porcupine 0.57 s for 103 logs, worst 219 ms",
+    "knossos": "Knossos competition 20 to 50 ms each, linear times out on 4",
+    "1,000 ops, 30": "Porcupine: none in 30 s, 1.9 GB",
+    "10,000 ops, 30": "Porcupine: none in 30 s, 5 GB",
+    "100,000 ops, 30": "Porcupine: none",
+    "10,000 ops, 10": "Porcupine: none in 30 s, 5.8 GB",
+    "keys": "Porcupine 0.19 to 0.36 s on two cores",
+    "distinct": "Porcupine: out of memory",
+    "fifo": "Porcupine: none at 300 operations",
+    "stale": "minutes or nothing",
+    "200 values": "no verdict; a prototype said unknown",
+    "list-append": "Elle about 15 s as a command",
+    "300 operations": "Knossos 1.6 s before it begins",
+}
+
+
+def judged(history: History, model: str, **how: Any) -> tuple[float, str]:
+    """Return the seconds that a check took, and its verdict."""
+    checker = checker_for(model, **how)
+    gc.collect()
+    gc.disable()
+    started = time.perf_counter()
+    result = checker.check(history, Evidence())
+    took = time.perf_counter() - started
+    gc.enable()
+    core = max((len(f.data.get("core", ())) for f in result.findings), default=0)
+    return took, result.verdict.value + (f", core of {core}" if core else "")
+
+
+def corpus(folder: str, **how: Any) -> str:
+    """Judge every file of a folder of the corpus."""
+    times = []
+    for path in sorted((CORPUS / folder).rglob("*.*")):
+        history = read_any(path)
+        times.append(min(judged(history, "cas-register", **how)[0] for _ in range(3)))
+    times.sort()
+    return (
+        f"{len(times)} files {sum(times) * 1e3:.1f} ms, median {times[len(times) // 2] * 1e3:.2f} "
+        f"ms, worst {times[-1] * 1e3:.1f} ms"
+    )
+
+
+def register(count: int, clients: int, crashed: float, values: int = 5, smart: float = 0.0) -> str:
+    """Judge a simulated register; failed cas are dropped and not counted."""
+    acts = simulated(
+        random.Random(7), int(count * 1.36), clients, values=values, crash_rate=crashed, smart=smart
+    )[:count]
+    history = as_history(acts)
+    took, verdict = judged(history, "cas-register")
+    return f"{took:.3f} s, {verdict}, {len(history.operations):,} operations"
+
+
+def stale(clients: int, values: int) -> str:
+    """Judge a long history with a planted stale read, and the same without."""
+    acts = simulated(random.Random(7), 115_000, clients, values=values, smart=0.5)
+    bad = with_stale_read(acts, clients)
+    assert bad is not None, "no old value is left to plant"
+    fine, _ = judged(as_history(acts), "cas-register")
+    took, verdict = judged(as_history(bad), "cas-register")
+    return f"{took:.2f} s, {verdict}; valid case {fine:.2f} s, ratio {took / fine:.2f}"
+
+
+def keyed(keys: int, clients: int) -> str:
+    """Judge 100,000 operations on keys picked at random, on one core; failed cas are dropped."""
+    rng = random.Random(7)
+    state: dict[int, int | None] = {}
+    planned: list[tuple[float, int, str]] = []
+    ops: dict[int, tuple[str, int, Any]] = {}
+    results: dict[int, Any] = {}
+    free = [(rng.expovariate(5), client) for client in range(clients)]
+    heapq.heapify(free)
+    for number in range(115_000):
+        now, client = heapq.heappop(free)
+        f = rng.choice(["read", "write", "cas"])
+        asked = {"write": rng.randrange(5), "cas": [rng.randrange(5), rng.randrange(5)]}.get(f)
+        ops[number] = (f, rng.randrange(keys), asked)
+        latency = rng.expovariate(1)
+        planned += [
+            (now, number, "call"),
+            (now + rng.random() * latency, number, "effect"),
+            (now + latency, number, "return"),
+        ]
+        heapq.heappush(free, (now + latency + rng.expovariate(10), client))
+    planned.sort()
+    for _, number, what in planned:
+        f, key, asked = ops[number]
+        if what == "effect":
+            if f == "cas" and state.get(key) != asked[0]:
+                continue
+            results[number] = state.get(key) if f == "read" else asked
+            if f != "read":
+                state[key] = asked[1] if f == "cas" else asked
+    events = []
+    for _, number, what in planned:
+        f, key, asked = ops[number]
+        if what != "effect" and number in results:
+            kind = OpType.INVOKE if what == "call" else OpType.OK
+            value = asked if what == "call" else results[number]
+            events.append(Op(kind, number, f, key=f"k{key}", value=value))
+    history = History(events)
+    took, verdict = judged(history, "cas-register")
+    return f"{took:.3f} s, {verdict}, {len(history.operations):,} operations"
+
+
+def distinct(count: int) -> str:
+    """Judge a register in which no value repeats, and read it from a file first."""
+    acts = simulated(random.Random(7), int(count * 1.38), 30, crash_rate=0.01)[:count]
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        for op in as_history(acts).ops:
+            file.write(encode_op(op) + b"\n")
+        file.flush()
+        del acts
+        gc.collect()
+        started = time.perf_counter()
+        gc.disable()
+        history = read_history(file.name)
+        gc.enable()
+        read = time.perf_counter() - started
+    took, verdict = judged(history, "cas-register")
+    return f"{took:.2f} s, {verdict}, {len(history.operations):,} operations; reading {read:.2f} s"
+
+
+def fifo(count: int) -> str:
+    """Judge a queue with 10 clients."""
+    rng = random.Random(7)
+    acts: list[Act] = []
+    waiting: list[int] = []
+    open_ones: list[list[Any]] = []
+    event = value = 0
+    while len(acts) < count:
+        if len(open_ones) < 10 and rng.random() < 0.5:
+            if rng.random() < 0.5:
+                value += 1
+                waiting.append(value)
+                open_ones.append(["enqueue", value, event])
+            else:
+                taken = waiting.pop(0) if waiting else None
+                open_ones.append(["dequeue", taken, event])
+        elif open_ones:
+            f, what, call = open_ones.pop(rng.randrange(len(open_ones)))
+            acts.append(Act(f, what, call, event))
+        event += 1
+    history = as_history(acts)
+    took, verdict = judged(history, "fifo-queue")
+    return f"{took:.3f} s, {verdict}, {len(history.operations):,} operations"
+
+
+def list_append_file(count: int) -> Path:
+    """Write list-append transactions: 10 clients, 10 keys at a time, 32 appends a key."""
+    rng = random.Random(7)
+    lists: dict[int, list[int]] = {}
+    keys = list(range(10))
+    fresh = 10
+    path = Path(tempfile.mkdtemp()) / "list-append.jsonl"
+    running: dict[int, list[list[Any]]] = {}
+    index = done = 0
+    with path.open("w") as file:
+
+        def line(kind: str, process: int, value: Any) -> None:
+            nonlocal index
+            event = {"index": index, "time": index * 1000, "type": kind, "process": process}
+            file.write(json.dumps({**event, "f": "txn", "value": value}) + "\n")
+            index += 1
+
+        while done < count or running:
+            process = rng.randrange(10)
+            if process in running:
+                line("ok", process, running.pop(process))
+                done += 1
+            elif done + len(running) < count:
+                asked, answered = [], []
+                for _ in range(rng.randint(1, 4)):
+                    place = rng.randrange(10)
+                    key = keys[place]
+                    elements = lists.setdefault(key, [])
+                    if rng.random() < 0.5:
+                        asked.append(["r", key, None])
+                        answered.append(["r", key, list(elements)])
+                        continue
+                    elements.append(len(elements) + 1)
+                    asked.append(["append", key, len(elements)])
+                    answered.append(["append", key, len(elements)])
+                    if len(elements) == 32:
+                        keys[place] = fresh
+                        fresh += 1
+                line("invoke", process, asked)
+                running[process] = answered
+    return path
+
+
+def command(path: Path, *flags: str) -> str:
+    """Run `labrys check` as a user does."""
+    labrys = Path(sys.executable).with_name("labrys")
+    started = time.perf_counter()
+    done = subprocess.run(
+        [labrys, "check", path, *flags], capture_output=True, text=True, check=False
+    )
+    took = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    verdict = done.stdout.split("\n")[0].split(": ")[-1].split(" ")[0]
+    return f"{took:.2f} s, {verdict}, {peak} MiB"
+
+
+def small_file() -> Path:
+    """Write a history of 300 operations."""
+    path = Path(tempfile.mkdtemp()) / "small.jsonl"
+    ops = as_history(simulated(random.Random(7), 400, 5, values=5)[:300]).ops
+    path.write_bytes(b"".join(encode_op(op) + b"\n" for op in ops))
+    return path
+
+
+CASES: dict[str, Callable[[], str]] = {
+    "etcd logs": lambda: corpus("etcd-jepsen"),
+    "knossos cas-register files": lambda: corpus("knossos/cas-register", initial=0, nil_read="any"),
+    **{
+        f"{count:,} ops, {clients} clients, {crashed:.0%} crashed": (
+            lambda count=count, clients=clients, crashed=crashed: register(count, clients, crashed)
+        )
+        for count, clients, crashed in [
+            *((count, 30, q) for count in (1_000, 10_000, 100_000) for q in (0.0, 0.01, 0.05)),
+            (10_000, 10, 0.05),
+        ]
+    },
+    **{
+        f"100,000 ops, {keys} keys, {clients} clients": (
+            lambda keys=keys, clients=clients: keyed(keys, clients)
+        )
+        for keys in (100, 1_000)
+        for clients in (10, 30)
+    },
+    "distinct values, 1,000,000 ops": lambda: distinct(1_000_000),
+    "fifo queue, 100,000 ops": lambda: fifo(100_000),
+    "stale read in 100,000, 10 clients": lambda: stale(10, 50),
+    "stale read in 100,000, 30 clients": lambda: stale(30, 200),
+    "100,000 ops, 30 clients, 200 values, 1 % crashed": lambda: register(
+        100_000, 30, 0.01, values=200, smart=0.5
+    ),
+    "list-append, 100,000 transactions, as a command": lambda: command(
+        list_append_file(100_000), "--model", "list-append"
+    ),
+    "300 operations, as a command": lambda: command(small_file(), "--model", "cas-register"),
+}
+
+
+def _measured(name: str) -> None:
+    what = CASES[name]()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    other = next((text for part, text in OTHERS.items() if part in name), "")
+    print(f"{name:52} {what}; peak {peak} MiB   | {other}", flush=True)
+
+
+def main(wanted: list[str]) -> None:
+    """Run the cases that are wanted, each in a process of its own."""
+    for name in CASES:
+        if not wanted or any(part in name for part in wanted):
+            one = multiprocessing.get_context("fork").Process(target=_measured, args=(name,))
+            one.start()
+            one.join()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
