@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from labrys.checkers.budget import Budget, BudgetSpent
 from labrys.checkers.checker import Evidence
 from labrys.checkers.decide import decide
@@ -13,13 +15,15 @@ from labrys.checkers.search import Stuck, Survived
 from labrys.checkers.subject import subjects
 from labrys.checkers.transactions import list_append, rw_register
 from labrys.checkers.transactions.cycles import Cycle, find_cycles
-from labrys.checkers.transactions.dependencies import Direct, Graph, sort
+from labrys.checkers.transactions.dependencies import Direct, Edge, Graph, sort
 from labrys.checkers.transactions.levels import LEVELS, STRONGEST, ruled_out, survivors
 from labrys.checkers.transactions.tell import Reason, tell
 from labrys.checkers.transactions.txn import FOREVER, READS
 from labrys.checkers.verdict import CheckResult, Finding, Verdict
 
 _TOLD_PER_KIND: Final = 3
+_SPECIAL: Final = ("fractured-read", "causal-violation")
+"""Kinds of cycles that are special cases of others."""
 _SEARCHED_MAX: Final = 300
 """Up to so many transactions, what dependencies do not show is looked for by a search."""
 _SEARCH_MOVES: Final = 10_000
@@ -90,7 +94,7 @@ class Transactions:
             )
         except BudgetSpent as end:
             spent = end
-        findings = [*_direct(graph.direct), *(_told(graph, c, data.reason) for c in cycles)]
+        findings = [*_direct(graph.direct), *_cycles(graph, cycles, data.reason)]
         anomalies = {direct.name for direct in graph.direct} | {cycle.name for cycle in cycles}
         if not anomalies and spent is None and not data.is_complete:
             missed = self._search(graph, budget)
@@ -195,6 +199,19 @@ def _direct(found: Iterable[Direct]) -> Iterable[Finding]:
                     "window": [min(direct.ops, default=0), max(direct.ops, default=0)],
                 },
             )
+
+
+def _cycles(graph: Graph, cycles: Iterable[Cycle], reason: Reason) -> Iterable[Finding]:
+    """Tell every cycle once, even where it is an anomaly of several kinds."""
+    names: dict[tuple[Edge, ...], str] = {}
+    for cycle in sorted(cycles, key=lambda one: one.name.startswith(_SPECIAL)):
+        finding = _told(graph, cycle, reason)
+        if cycle.edges in names:
+            headline = finding.message.split("\n", 1)[0]
+            told = f"{headline}: the cycle of {names[cycle.edges]}"
+            finding = msgspec.structs.replace(finding, message=told)
+        names.setdefault(cycle.edges, cycle.name)
+        yield finding
 
 
 def _told(graph: Graph, cycle: Cycle, reason: Reason) -> Finding:
