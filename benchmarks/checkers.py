@@ -25,11 +25,16 @@ from typing import Any
 from tests.checkers.generate import as_history, simulated, with_stale_read
 from tests.checkers.oracle import Act
 
+from labrys.checkers.budget import Budget
 from labrys.checkers.catalogue import checker_for
-from labrys.checkers.checker import Evidence
+from labrys.checkers.checker import Evidence, Limits
+from labrys.checkers.decide import decide
+from labrys.checkers.distinct.outcome import NotApplicable
 from labrys.checkers.formats import read_any
 from labrys.checkers.history import History, encode_op, read_history
+from labrys.checkers.models import CasRegister, Model
 from labrys.checkers.op import Op, OpType
+from labrys.checkers.subject import subjects
 
 CORPUS = Path(os.environ.get("LABRYS_SHARED", "../shared")) / "histories"
 OTHERS = {
@@ -63,16 +68,29 @@ def judged(history: History, model: str, **how: Any) -> tuple[float, str]:
 
 
 def corpus(folder: str, **how: Any) -> str:
-    """Judge every file of a folder of the corpus."""
-    times = []
+    """Judge every file of a folder of the corpus: the verdict alone, and with its explanation."""
+    alone, explained = [], []
     for path in sorted((CORPUS / folder).rglob("*.*")):
         history = read_any(path)
-        times.append(min(judged(history, "cas-register", **how)[0] for _ in range(3)))
-    times.sort()
-    return (
-        f"{len(times)} files {sum(times) * 1e3:.1f} ms, median {times[len(times) // 2] * 1e3:.2f} "
-        f"ms, worst {times[-1] * 1e3:.1f} ms"
-    )
+        explained.append(min(judged(history, "cas-register", **how)[0] for _ in range(3)))
+        alone.append(min(decided(history, CasRegister(**how)) for _ in range(3)))
+    return f"{len(alone)} files, {told(alone)}; with explanations {told(explained)}"
+
+
+def decided(history: History, model: Model) -> float:
+    """Return the seconds to a verdict, without explaining it."""
+    started = time.perf_counter()
+    for subject in subjects(model, history.operations_by_key()):
+        if isinstance(model.distinct(subject.operations), NotApplicable):
+            budget = Budget(Limits())
+            decide(subject.search(budget), budget)
+    return time.perf_counter() - started
+
+
+def told(times: list[float]) -> str:
+    """Return times (s) in words."""
+    ms = sorted(1e3 * one for one in times)
+    return f"{sum(ms):.1f} ms, median {ms[len(ms) // 2]:.2f}, worst {ms[-1]:.1f}"
 
 
 def register(count: int, clients: int, crashed: float, values: int = 5, smart: float = 0.0) -> str:

@@ -63,18 +63,23 @@ class Linearizable:
             self._model = model
             self._model_name = type(model).__name__
         self._all_keys = all_keys
+        self._prepared: tuple[History, list[Subject]] | None = None
 
     def assert_fits(self, history: History) -> None:
         """Raise `HistoryError` naming the first operation that the model does not know."""
         try:
-            subjects(self._model, history.operations_by_key())
+            self._prepared = (history, subjects(self._model, history.operations_by_key()))
         except RecursionError:
             raise HistoryError(_nested(self._model, history)) from None
 
     def check(self, history: History, evidence: Evidence) -> CheckResult:
         """Judge `history`, each key by itself."""
         try:
-            found = subjects(self._model, history.operations_by_key())
+            if self._prepared is None or self._prepared[0] is not history:
+                self.assert_fits(history)
+            assert self._prepared is not None, "just prepared"
+            found = self._prepared[1]
+            self._prepared = None
         except HistoryError as error:
             return CheckResult(
                 Verdict.ERROR,

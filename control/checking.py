@@ -1,5 +1,6 @@
 """`labrys check`: judge stored runs and bare history files again, offline."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,16 @@ def check_paths(paths: Sequence[str], runs_dir: Path, reading: Reading, *, as_js
     verdicts: list[Verdict] = []
     refused = False
     for path in paths:
+        # Reading makes millions of objects and no cycles of them.
+        gc.disable()
         try:
             checked = _check(path, runs_dir, reading)
         except UsageError as error:
             click.echo(f"labrys: error: {error}", err=True)
             refused = True
             continue
+        finally:
+            gc.enable()
         verdicts.append(checked.verdict)
         if as_json:
             click.echo(msgspec.json.encode(checked))

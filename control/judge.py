@@ -79,11 +79,13 @@ def _judge(
 ) -> dict[str, CheckResult]:
     # Checkers make millions of small objects and no cycles of them: looking for those among all
     # that a history holds takes as long as the check itself.
+    was_on = gc.isenabled()
     gc.disable()
     try:
         return {checker.name: run_checker(checker, history, evidence) for checker in checkers}
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
 def _checkers(spec: Spec) -> list[Checker]:

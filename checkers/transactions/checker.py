@@ -62,16 +62,21 @@ class Transactions:
             raise ValueError(f"no level {level!r}: choose from {', '.join(LEVELS)}")
         self._data = data
         self.level = level
+        self._inferred: tuple[History, Graph] | None = None
 
     def assert_fits(self, history: History) -> None:
         """Raise `HistoryError` naming the first operation that is no such transaction."""
-        _DATA[self._data].infer(_transactions(history))
+        self._inferred = (history, _DATA[self._data].infer(_transactions(history)))
 
     def check(self, history: History, evidence: Evidence) -> CheckResult:
         """Judge the transactions of `history`."""
         data = _DATA[self._data]
         try:
-            graph = data.infer(_transactions(history))
+            if self._inferred is None or self._inferred[0] is not history:
+                self.assert_fits(history)
+            assert self._inferred is not None, "just inferred"
+            graph = self._inferred[1]
+            self._inferred = None
         except HistoryError as error:
             return CheckResult(
                 Verdict.ERROR,

@@ -125,6 +125,8 @@ def find_cycles(graph: Graph, budget: Budget, *, cyclic: bool, late: bool) -> It
     A process or real-time form is looked for only where its plain form is not there. `cyclic` and
     `late` say what `dependencies.sort` found. Raises `BudgetSpent`.
     """
+    if not (cyclic or late):
+        return  # what a process did one after the other is in order in real time too
     view = _View(
         [graph.edges(node) for node in range(len(graph.successors))],
         graph.call,
@@ -136,8 +138,6 @@ def find_cycles(graph: Graph, budget: Budget, *, cyclic: bool, late: bool) -> It
         for cycle in _plain(view, budget, needs_process=False, skip=found):
             found.add(cycle.name)
             yield cycle
-    if not (cyclic or late):
-        return  # what a process did one after the other is in order in real time too
     with_process = view._replace(edges=[list(edges) for edges in view.edges])
     for source, target in graph.process_edges():
         with_process.edges[source].append((target, PROCESS))
