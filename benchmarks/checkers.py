@@ -47,6 +47,7 @@ OTHERS = {
     "keys": "Porcupine 0.19 to 0.36 s on two cores",
     "distinct": "Porcupine: out of memory",
     "fifo": "Porcupine: none at 300 operations",
+    "stack": "Porcupine: none at 300 operations of a queue",
     "stale": "minutes or nothing",
     "200 values": "no verdict; a prototype said unknown",
     "list-append": "Elle about 15 s as a command",
@@ -81,7 +82,7 @@ def decided(history: History, model: Model) -> float:
     """Return the seconds to a verdict, without explaining it."""
     started = time.perf_counter()
     for subject in subjects(model, history.operations_by_key()):
-        if isinstance(model.distinct(subject.operations), NotApplicable):
+        if isinstance(subject.outcome, NotApplicable):
             budget = Budget(Limits())
             decide(subject.search(budget), budget)
     return time.perf_counter() - started
@@ -189,28 +190,29 @@ def distinct(count: int) -> str:
     return f"{took:.2f} s, {verdict}, {len(history.operations):,} operations; reading {read:.2f} s"
 
 
-def fifo(count: int) -> str:
-    """Judge a queue with 10 clients."""
+def container(model: str, put: str, take: str, place: int, count: int) -> str:
+    """Judge a queue or stack with 10 clients; what is taken out stands at `place`."""
     rng = random.Random(7)
     acts: list[Act] = []
-    waiting: list[int] = []
+    inside: list[int] = []
     open_ones: list[list[Any]] = []
     event = value = 0
     while len(acts) < count:
         if len(open_ones) < 10 and rng.random() < 0.5:
             if rng.random() < 0.5:
                 value += 1
-                waiting.append(value)
-                open_ones.append(["enqueue", value, event])
+                inside.append(value)
+                open_ones.append([put, value, event])
             else:
-                taken = waiting.pop(0) if waiting else None
-                open_ones.append(["dequeue", taken, event])
+                taken = inside.pop(place) if inside else None
+                open_ones.append([take, taken, event])
         elif open_ones:
             f, what, call = open_ones.pop(rng.randrange(len(open_ones)))
             acts.append(Act(f, what, call, event))
         event += 1
+    acts += [Act(f, what, call, None) for f, what, call in open_ones if f == put]
     history = as_history(acts)
-    took, verdict = judged(history, "fifo-queue")
+    took, verdict = judged(history, model)
     return f"{took:.3f} s, {verdict}, {len(history.operations):,} operations"
 
 
@@ -298,7 +300,9 @@ CASES: dict[str, Callable[[], str]] = {
         for clients in (10, 30)
     },
     "distinct values, 1,000,000 ops": lambda: distinct(1_000_000),
-    "fifo queue, 100,000 ops": lambda: fifo(100_000),
+    "fifo queue, 100,000 ops": lambda: container("fifo-queue", "enqueue", "dequeue", 0, 100_000),
+    "stack, 100,000 ops": lambda: container("stack", "push", "pop", -1, 100_000),
+    "bag, 100,000 ops": lambda: container("unordered-queue", "enqueue", "dequeue", 0, 100_000),
     "stale read in 100,000, 10 clients": lambda: stale(10, 200),
     "stale read in 100,000, 30 clients": lambda: stale(30, 600),
     "100,000 ops, 30 clients, 200 values, 1 % crashed": lambda: register(

@@ -2,8 +2,17 @@
 
 from typing import Any, Final
 
+from labrys.checkers.by_key import ByKey
+from labrys.checkers.checker import DataChecker
+from labrys.checkers.counting.bank import Bank
+from labrys.checkers.counting.counter_bounds import CounterBounds
+from labrys.checkers.counting.long_fork import LongFork
+from labrys.checkers.counting.set_full import SetFull
+from labrys.checkers.counting.total_queue import TotalQueue
+from labrys.checkers.counting.unique_ids import UniqueIds
 from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.models import MODELS
+from labrys.checkers.sessions import Sessions
 from labrys.checkers.transactions.checker import Transactions
 from labrys.checkers.transactions.levels import LEVELS, STRONGEST
 
@@ -11,12 +20,28 @@ NIL_READ: Final = ("absent", "any")
 FAILED_CAS: Final = ("dropped", "asserted")
 _CAS_MODELS: Final = ("cas-register", "kv")
 _TRANSACTIONS: Final = ("list-append", "rw-register")
+_BY_KEY: Final[dict[str, type[ByKey]]] = {
+    checker.name: checker
+    for checker in (SetFull, TotalQueue, UniqueIds, CounterBounds, Bank, LongFork, Sessions)
+}
 _NIL_MODELS: Final = ("register", "cas-register", "kv", "multi-register", "txn")
 
 
 def names() -> tuple[str, ...]:
     """Return every name that `checker_for` takes."""
-    return (*MODELS, *_TRANSACTIONS)
+    return (*MODELS, *_TRANSACTIONS, *_BY_KEY)
+
+
+def levels_of(model: str) -> tuple[str, ...]:
+    """Return what `level` may be for a model, the default first; empty where there is no choice."""
+    if model in _TRANSACTIONS:
+        return (STRONGEST, *(level for level in LEVELS if level != STRONGEST))
+    return _BY_KEY[model].levels if model in _BY_KEY else ()
+
+
+def has_start(model: str) -> bool:
+    """Return whether a model can start with something: whether `initial` means anything."""
+    return model in MODELS or (model in _BY_KEY and _BY_KEY[model].has_start)
 
 
 def checker_for(
@@ -27,20 +52,20 @@ def checker_for(
     failed_cas: str | None = None,
     level: str | None = None,
     all_keys: bool = True,
-) -> Linearizable | Transactions:
+) -> DataChecker:
     """Return the checker for a kind of data. What is None is left at its default.
 
     Raises `ValueError` for an unknown model, and for an option that means nothing to it.
     """
     if model not in names():
         raise ValueError(f"no model {model!r}: choose from {', '.join(names())}")
-    if level is not None and model not in _TRANSACTIONS:
-        raise ValueError(
-            f"{model} has one level, linearizable: drop level, or use a model out of "
-            f"{', '.join(_TRANSACTIONS)}"
-        )
     if level is not None:
-        _one_of("level", level, tuple(LEVELS))
+        if not levels_of(model):
+            with_levels = ", ".join(name for name in names() if levels_of(name))
+            raise ValueError(f"{model} has one level: drop level; these have more: {with_levels}")
+        _one_of("level", level, levels_of(model))
+    if initial is not None and not has_start(model):
+        raise ValueError(f"{model} starts empty: drop initial")
     if model not in _NIL_MODELS:
         if nil_read == "any":
             raise ValueError(f"a read of null has only one meaning for {model}: drop nil_read")
@@ -48,9 +73,9 @@ def checker_for(
     if failed_cas is not None and model not in _CAS_MODELS:
         raise ValueError(f"{model} has no cas: drop failed_cas")
     if model in _TRANSACTIONS:
-        if initial is not None:
-            raise ValueError(f"{model} starts empty: drop initial")
         return Transactions(model, level or STRONGEST)
+    if model in _BY_KEY:
+        return _BY_KEY[model](level, initial)
     how: dict[str, Any] = {"initial": initial}
     if nil_read is not None:
         how["nil_read"] = _one_of("nil_read", nil_read, NIL_READ)

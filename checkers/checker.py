@@ -1,7 +1,7 @@
 """The checker: what it is given and what it must answer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -41,6 +41,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """The fault kinds that the spec asked for: each must be seen to bite."""
     logs: Mapping[str, Sequence[str]] = {}
     """The lines of each node's log."""
+    end_states: Mapping[str, Mapping[str, Any] | None] = {}
+    """What each node said of itself at the end, after recovery; None: it did not answer."""
     limits: Limits = Limits()
     spread: Spread | None = None
     """How to use all cores; None: one after the other."""
@@ -55,6 +57,13 @@ class Checker(Protocol):
 
     def check(self, history: History, evidence: Evidence) -> CheckResult:
         """Judge `history`. May raise: the caller turns an exception into `error`."""
+
+
+class DataChecker(Checker, Protocol):
+    """A checker of one kind of data, which can say beforehand whether a history is of that kind."""
+
+    def assert_fits(self, history: History) -> None:
+        """Raise `HistoryError` naming the first operation that is none of that kind."""
 
 
 def run_checker(checker: Checker, history: History, evidence: Evidence) -> CheckResult:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from labrys.checkers.budget import Budget, BudgetSpent
+from labrys.checkers.history import FOREVER
 from labrys.checkers.search import Stuck
-from labrys.checkers.steps import FOREVER, Steps
+from labrys.checkers.steps import Steps
 from labrys.checkers.subject import Subject
 
 _Kept: TypeAlias = list[tuple[int, bool]]

@@ -13,9 +13,10 @@ import msgspec
 
 from labrys.checkers.budget import Budget
 from labrys.checkers.core import Core, minimal_core
-from labrys.checkers.models.model import UNSEEN, Action, Illegal, Model, described
+from labrys.checkers.history import FOREVER
+from labrys.checkers.models.model import Action, Illegal, Model, described
 from labrys.checkers.search import DeadEnd, Path, Stuck
-from labrys.checkers.steps import FOREVER, Steps
+from labrys.checkers.steps import Steps
 from labrys.checkers.subject import Subject, at
 from labrys.checkers.verdict import Finding
 
@@ -91,13 +92,13 @@ def order(
         chain.append(path)
         path = path[0]
     chain.reverse()
-    unseen = model.unseen(steps.actions(crashed=False), steps.actions(crashed=True))
+    blurred = model.blurred(steps.actions(crashed=False), steps.actions(crashed=True))
 
     def after(state: Hashable, action: Action) -> Hashable | Illegal:
         result = model.step(state, action)
-        return UNSEEN if not isinstance(result, Illegal) and unseen(result) else result
+        return result if isinstance(result, Illegal) else blurred(result)
 
-    state: Hashable = UNSEEN if unseen(model.initial) else model.initial
+    state = blurred(model.initial)
     exactly: Hashable = model.initial
     used = {number for _, number, _ in chain}
     settled = [
@@ -170,7 +171,7 @@ def _why_not(subject: Subject, number: int, prefix: Sequence[int], state: Hashab
         return after.reason + origin
     first = min(sources, key=steps.call.__getitem__)
     if step.ret is not None and steps.call[first] > step.ret:
-        invoke = subject.operations[first].invoke
+        invoke = subject.kept[first].invoke
         when = (
             f"op {invoke.index}, invoked{at(invoke.time)}"
             if invoke.time >= 0

@@ -12,7 +12,7 @@ time does not run backwards. Checkers then trust it.
 import bisect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +25,10 @@ SETUP: Final = "setup"
 MAIN: Final = "main"
 HEAL: Final = "heal"
 FINAL: Final = "final"
+
+FOREVER: Final = 1 << 60
+"""The return of an operation that never returned: it may take effect at any time after its call, or
+never."""
 
 
 class HistoryError(ValueError):
@@ -120,17 +124,11 @@ class History:
         """The clients' events, without those of the nemesis."""
         return tuple(op for op in self.ops if op.is_client)
 
-    def by_key(self) -> dict[str | None, "History"]:
-        """Split into one history of client ops per key, in order of first use.
-
-        Ops keep their indices and phases. Linearizability is local: a history is linearizable iff
-        each of these is.
-        """
-        keys = self.operations_by_key()
-        return {key: self._slice(operations) for key, operations in keys.items()}
-
     def operations_by_key(self) -> dict[str | None, list[Operation]]:
-        """Return the clients' operations of each key, in order of first use."""
+        """Return the clients' operations of each key, in order of first use.
+
+        Linearizability is local: a history is linearizable iff each of these is.
+        """
         keys: dict[str | None, list[Operation]] = {}
         for operation in self.operations:
             known = keys.get(operation.invoke.key)
@@ -149,15 +147,6 @@ class History:
             return MAIN
         place = bisect.bisect_right(self._marks, index, key=lambda mark: mark[0])
         return self._marks[place - 1][1] if place else SETUP
-
-    def _slice(self, operations: Sequence[Operation]) -> Self:
-        part = object.__new__(type(self))
-        events = [op for pair in operations for op in (pair.invoke, pair.completion) if op]
-        part.ops = tuple(sorted(events, key=lambda op: op.index))
-        part.operations = tuple(operations)
-        part.torn = self.torn
-        part._marks = self._marks
-        return part
 
 
 def read_history(path: str | Path) -> History:

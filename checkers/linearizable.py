@@ -6,19 +6,18 @@ from typing import Any, Final
 import msgspec
 
 from labrys.checkers.budget import Budget
-from labrys.checkers.checker import Evidence, Limits
+from labrys.checkers.checker import Evidence
 from labrys.checkers.core import Core
 from labrys.checkers.decide import GaveUp, decide
 from labrys.checkers.distinct.outcome import NotApplicable, Violation
 from labrys.checkers.explain import explain
-from labrys.checkers.history import History, HistoryError
+from labrys.checkers.history import FOREVER, History, HistoryError
 from labrys.checkers.models import MODELS
 from labrys.checkers.models.model import Model
 from labrys.checkers.search import Stuck, Survived
-from labrys.checkers.steps import FOREVER
 from labrys.checkers.subject import Subject, subjects
 from labrys.checkers.text import json_text
-from labrys.checkers.verdict import CheckResult, Finding, Verdict, combine
+from labrys.checkers.verdict import CheckResult, Finding, Verdict, combine, vacuous
 
 _EXPLAINED_MAX: Final = 10
 """How many invalid keys are explained at length; the others are named."""
@@ -68,7 +67,11 @@ class Linearizable:
     def assert_fits(self, history: History) -> None:
         """Raise `HistoryError` naming the first operation that the model does not know."""
         try:
-            self._prepared = (history, subjects(self._model, history.operations_by_key()))
+            found = subjects(self._model, history.operations_by_key())
+            for subject in found:
+                if isinstance(subject.outcome, NotApplicable):
+                    subject.compile()
+            self._prepared = (history, found)
         except RecursionError:
             raise HistoryError(_nested(self._model, history)) from None
 
@@ -87,17 +90,12 @@ class Linearizable:
                 hint="choose another model, or say how the history is keyed",
             )
         # Short ones first: they are the easiest to read, and the first to end the check.
-        found.sort(key=lambda subject: len(subject.steps))
+        found.sort(key=lambda subject: len(subject.operations))
         judged = self._judge_all(found, evidence)
         verdict = combine(one.verdict for one in judged)
         missing = _what_is_missing(self._model, found)
         if missing is not None and verdict in (Verdict.VALID, Verdict.UNKNOWN):
-            return CheckResult(
-                Verdict.UNKNOWN,
-                f"vacuous: {missing}",
-                hint="a longer run, a higher rate, or fewer faults at a time",
-                data=_figures(found, []),
-            )
+            return vacuous(missing, _figures(found, []))
         hints = dict.fromkeys(one.hint for one in judged if one.hint is not None)
         findings = [one.finding for one in judged if one.finding is not None]
         return CheckResult(
@@ -118,7 +116,9 @@ class Linearizable:
                 return Judged(Verdict.ERROR, Finding("a value is nested too deeply"))
 
         each: Iterable[Judged] = map(judged, range(len(found)))
-        size = sum(len(subject.steps) for subject in found)
+        size = sum(
+            len(subject.steps) for subject in found if isinstance(subject.outcome, NotApplicable)
+        )
         if evidence.spread is not None and len(found) > 1 and size >= _SPREAD_MIN:
             each = evidence.spread(judged, len(found))
         results: list[Judged] = []
@@ -131,7 +131,7 @@ class Linearizable:
 
 def judge(subject: Subject, budget: Budget) -> Judged:
     """Judge one object: without a search where its values are distinct, else by a search."""
-    outcome = subject.model.distinct(subject.operations)
+    outcome = subject.outcome
     if isinstance(outcome, NotApplicable):
         decided = decide(subject.search(budget), budget)
         if isinstance(decided, Survived):
@@ -233,23 +233,22 @@ def _undecided(subject: Subject, gave_up: GaveUp) -> Judged:
 
 def _what_is_missing(model: Model, found: Sequence[Subject]) -> str | None:
     """Say what a verdict would have to rest on but is not there; None if all is there."""
-    certain = {
-        of_class
-        for subject in found
-        for of_class, ret in zip(subject.steps.of_class, subject.steps.ret, strict=True)
-        if ret != FOREVER
-    }
-    if not certain:
-        return "no operation succeeded"
-    actions = found[0].steps.classes.actions
-    if not any(model.observes(actions[of_class]) for of_class in certain):
+    happened = False
+    for subject in found:
+        for operation in subject.operations:
+            if operation.is_ok or (model.asserts_failures and operation.is_fail):
+                action = model.action(operation)
+                if action is not None and model.observes(action):
+                    return None
+                happened |= action is not None
+    if happened:
         return "nothing was ever observed: no read succeeded"
-    return None
+    return "no operation succeeded"
 
 
 def _summary(found: Sequence[Subject], judged: Sequence[Judged]) -> str:
     total = len({subject.key for subject in found})
-    operations = sum(len(subject.steps) for subject in found)
+    operations = sum(len(subject.operations) for subject in found)
     invalid, undecided, broken = (
         list(dict.fromkeys(s.key for s, j in zip(found, judged, strict=False) if j.verdict is v))
         for v in (Verdict.INVALID, Verdict.UNKNOWN, Verdict.ERROR)
@@ -286,13 +285,13 @@ def _figures(found: Sequence[Subject], judged: Sequence[Judged]) -> dict[str, An
         if one.verdict is Verdict.VALID:
             continue
         named[one.verdict][subject.key] = None
-        entry = {"verdict": one.verdict.value, "ops": len(subject.steps)}
+        entry = {"verdict": one.verdict.value, "ops": len(subject.operations)}
         if one.verdict is Verdict.UNKNOWN and one.finding is not None:
             entry["reason"] = one.finding.message
         bad.setdefault(subject.key or "", entry)
     return {
         "keys": len({subject.key for subject in found}),
-        "ops": sum(len(subject.steps) for subject in found),
+        "ops": sum(len(subject.operations) for subject in found),
         "invalid_keys": list(named[Verdict.INVALID]),
         "unknown_keys": list(named[Verdict.UNKNOWN]),
         "unchecked": len(found) - len(judged) if judged else 0,
@@ -307,6 +306,3 @@ def _nested(model: Model, history: History) -> str:
         except RecursionError:
             return f"op {operation.call}: its value is nested too deeply"
     raise AssertionError("no single operation is nested too deeply")
-
-
-__all__ = ["Judged", "Limits", "Linearizable", "judge"]

@@ -7,10 +7,11 @@ who could write it, and who would move on from it. Configurations and moves are 
 
 from bisect import insort
 from collections.abc import Hashable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from labrys.checkers.budget import Budget
-from labrys.checkers.models.model import UNSEEN, Action, Model
+from labrys.checkers.history import FOREVER
+from labrys.checkers.models.model import UNSEEN, Model
 from labrys.checkers.search import (
     COMPARISONS_PER_MOVE,
     LOOKS_PER_BEAM,
@@ -19,7 +20,7 @@ from labrys.checkers.search import (
     Search,
     insert,
 )
-from labrys.checkers.steps import FOREVER, Classes, Steps
+from labrys.checkers.steps import Classes, Steps
 
 _NOTHING: Final[tuple[int, ...]] = ()
 _READ, _WRITE, _CAS = range(3)
@@ -37,34 +38,34 @@ class Registers(NamedTuple):
     values: list[Hashable]
     numbers: dict[Hashable, int]
 
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the table of no classes."""
+        return cls([], [], [], [UNSEEN], {UNSEEN: _UNSEEN_VALUE})
 
-def registers(model: Model, classes: Classes) -> Registers | None:
-    """Return what the classes do to a register, or None if some do more than read, write or cas."""
-    if not model.is_register:
-        return None
-    table = Registers([], [], [], [UNSEEN], {UNSEEN: _UNSEEN_VALUE})
-    for action in classes.actions:
-        if action.f not in _KINDS:
-            return None
-        kind = _KINDS[action.f]
-        needs, leaves = model.needs(action), model.leaves(action)
-        if kind == _CAS and needs == leaves:
-            kind, leaves = _READ, None  # it changes nothing: it only looks
-        table.kind.append(kind)
-        table.needs.append(-1 if needs is None else _number(table, needs))
-        table.leaves.append(-1 if leaves is None else _number(table, leaves))
-    _number(table, model.initial)
-    return table
+    def extend(self, model: Model, classes: Classes) -> bool:
+        """Add the classes that are new; False if one of them does more than read, write or cas."""
+        for action in classes.actions[len(self.kind) :]:
+            if action.f not in _KINDS:
+                return False
+            kind = _KINDS[action.f]
+            needs, leaves = model.needs(action), model.leaves(action)
+            if kind == _CAS and needs == leaves:
+                kind, leaves = _READ, None  # it changes nothing: it only looks
+            self.kind.append(kind)
+            self.needs.append(-1 if needs is None else self._number(needs))
+            self.leaves.append(-1 if leaves is None else self._number(leaves))
+        self._number(model.initial)
+        return True
+
+    def _number(self, value: Hashable) -> int:
+        known = self.numbers.setdefault(value, len(self.values))
+        if known == len(self.values):
+            self.values.append(value)
+        return known
 
 
 _KINDS: Final = {"read": _READ, "write": _WRITE, "cas": _CAS}
-
-
-def _number(table: Registers, value: Hashable) -> int:
-    known = table.numbers.setdefault(value, len(table.values))
-    if known == len(table.values):
-        table.values.append(value)
-    return known
 
 
 class RegisterSearch(Search):
@@ -236,8 +237,10 @@ class RegisterSearch(Search):
         writes_of, cas_from = self._writes_of, self._cas_from
         crashed_cas = self._crashed_cas if crashed else {}
         crashed_writes = self._crashed_writes if crashed else {}
+        targets = [*writes_of, *(value for value in crashed_writes if value not in writes_of)]
+        """The values that some write could leave."""
         owed_blind = self._owed_blind
-        keeps_blind = ~owed_blind
+        settled_by_last = owed_blind if is_write else 0
         event = self._event
         reached: Frontier = {}
         queue = [entry for entry in todo if insert(reached, *entry)]
@@ -248,11 +251,8 @@ class RegisterSearch(Search):
                 self.is_truncated = True
                 break
             spend(1 + len(reached[state]) // COMPARISONS_PER_MOVE)
-            if is_write:
-                left = (bits | used) & ~free_at.get(leaves_last, 0) & keeps_blind & forget
-                insert(settled, leaves_last, left, (path, last, event))
-            elif used and state == needs_last:
-                left = (bits | used) & ~free_at.get(leaves_last, 0) & forget
+            if is_write or (used and state == needs_last):
+                left = (bits | used) & ~(settled_by_last | free_at.get(leaves_last, 0)) & forget
                 insert(settled, leaves_last, left, (path, last, event))
             moves: list[tuple[int, int, int, int]] = []
             """(step, value left, its used bit, what it settles)"""
@@ -266,7 +266,7 @@ class RegisterSearch(Search):
                 tried.append(position)
                 if number != last:
                     moves.append((number, new, used_one, owed_one))
-            for value, writes in writes_of.items():
+            for value in targets:
                 if not (
                     readers_at.get(value, 0) & bits
                     or cas_used.get(value, 0) & ~bits
@@ -275,25 +275,18 @@ class RegisterSearch(Search):
                     else bits & owed_blind
                 ):
                     continue
-                for _, number, _, used_one in writes:
+                for _, number, _, used_one in writes_of.get(value, ()):
                     if not bits & used_one:
                         if number != last:
                             moves.append((number, value, used_one, owed_blind))
                         break
-            for value, of_class in crashed_writes.items():
-                if not (
-                    readers_at.get(value, 0) & bits
-                    or cas_used.get(value, 0) & ~bits
-                    or value in crashed_cas
-                    if value != state
-                    else bits & owed_blind
-                ):
-                    continue
-                if any(not bits & write[3] for write in writes_of.get(value, ())):
-                    continue
-                found = self._crashed_move(of_class, self._crashed[of_class], bits)
-                if found is not None:
-                    moves.append((found[0], value, found[1], owed_blind))
+                else:
+                    if value not in crashed_writes:
+                        continue
+                    of_class = crashed_writes[value]
+                    found = self._crashed_move(of_class, self._crashed[of_class], bits)
+                    if found is not None:
+                        moves.append((found[0], value, found[1], owed_blind))
             for value, of_class in crashed_cas.get(state, _NO_CAS).items():
                 if (value, 0) in tried or (value, 1) in tried:
                     continue
@@ -325,6 +318,3 @@ def _pop_first(table: dict[int, list[Any]], value: int) -> None:
     del rows[0]
     if not rows:
         del table[value]
-
-
-__all__ = ["Action", "RegisterSearch", "Registers", "registers"]

@@ -53,8 +53,9 @@ from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple, Self, TypeAlias
 
 from labrys.checkers.budget import Budget
+from labrys.checkers.history import FOREVER
 from labrys.checkers.models.model import UNSEEN, Illegal, Model
-from labrys.checkers.steps import FOREVER, Steps
+from labrys.checkers.steps import Steps
 
 Path: TypeAlias = tuple["Path | None", int, int]
 """A chain of the updates that were placed, the last one first: (before, step, just before which
@@ -138,7 +139,7 @@ class Search:
     def _prepare(self) -> None:
         """Number the states and find out what the actions do."""
         model, steps = self._model, self.steps
-        self._unseen = model.unseen(steps.actions(crashed=False), steps.actions(crashed=True))
+        self._blurred = model.blurred(steps.actions(crashed=False), steps.actions(crashed=True))
         self._states: list[Hashable] = []
         self._ids: dict[Hashable, int] = {}
         actions = steps.classes.actions
@@ -268,7 +269,7 @@ class Search:
         if self._ret_of[number] == FOREVER:
             left = self._model.leaves(self.steps.classes.actions[of_class])
             # Most often nobody saw what a crashed update left; then it need not have happened.
-            if of_class not in self._pure and not (left is not None and self._unseen(left)):
+            if of_class not in self._pure and (left is None or self._blurred(left) != UNSEEN):
                 self._crashed.setdefault(of_class, []).append(number)
             return
         owed = self._owed[number] = self._take_bit()
@@ -357,8 +358,7 @@ class Search:
         return 1 << (self._bits_made - 1)
 
     def _intern(self, state: Hashable) -> int:
-        if self._unseen(state):
-            state = UNSEEN
+        state = self._blurred(state)
         known = self._ids.setdefault(state, len(self._states))
         if known == len(self._states):
             self._states.append(state)

@@ -7,12 +7,9 @@ of few numbered classes, and its interval two integers.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, overload
 
-from labrys.checkers.history import Operation
+from labrys.checkers.history import FOREVER, Operation
 from labrys.checkers.models.model import Action, Model
 from labrys.checkers.op import OpType
-
-FOREVER: Final = 1 << 60
-"""The return of a crashed operation: it may take effect at any time after its call, or never."""
 
 
 class Step(NamedTuple):

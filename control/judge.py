@@ -7,23 +7,29 @@ code that judged it first.
 import gc
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from labrys.checkers.agreement import Agreement
 from labrys.checkers.availability import Availability
-from labrys.checkers.checker import Checker, Evidence, Limits, run_checker
+from labrys.checkers.checker import Checker, DataChecker, Evidence, Limits, run_checker
 from labrys.checkers.coverage import FaultCoverage
 from labrys.checkers.errors import UnhandledErrors
 from labrys.checkers.fault import FaultEvent
 from labrys.checkers.history import History
 from labrys.checkers.linearizable import Linearizable
 from labrys.checkers.logs import LogPatterns
+from labrys.checkers.perf import Perf
+from labrys.checkers.raft_log import RaftLog
 from labrys.checkers.stats import Stats
 from labrys.checkers.verdict import CheckResult, Verdict, combine
 from labrys.control.cores import spread
-from labrys.control.spec import Spec
 from labrys.workloads.registry import WORKLOADS
+
+if TYPE_CHECKING:
+    from labrys.control.spec import Spec
 
 EXIT_CODES: Final = {
     Verdict.VALID: 0,
@@ -31,6 +37,22 @@ EXIT_CODES: Final = {
     Verdict.UNKNOWN: 3,
     Verdict.ERROR: 4,
 }
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Leave cyclic garbage alone meanwhile.
+
+    Reading and checking make millions of small objects and no cycles of them: looking for those
+    takes as long as the check itself.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def limits(seconds: float, memory_mib: int, moves: int = Limits().moves) -> Limits:
@@ -45,11 +67,12 @@ def limits(seconds: float, memory_mib: int, moves: int = Limits().moves) -> Limi
 
 
 def judge_run(
-    spec: Spec,
+    spec: "Spec",
     history: History,
     *,
     faults: Sequence[FaultEvent],
     logs: Mapping[str, Sequence[str]],
+    end_states: Mapping[str, Mapping[str, Any] | None],
     budget: Limits,
 ) -> dict[str, CheckResult]:
     """Return what every checker of this test says, by the checker's name, the main one first."""
@@ -57,13 +80,14 @@ def judge_run(
         faults=faults,
         planned_faults=spec.fault_kinds,
         logs=logs,
+        end_states=end_states,
         limits=budget,
         spread=spread,
     )
     return _judge(_checkers(spec), history, evidence)
 
 
-def judge_history(main: Checker, history: History, budget: Limits) -> dict[str, CheckResult]:
+def judge_history(main: DataChecker, history: History, budget: Limits) -> dict[str, CheckResult]:
     """Judge a history about which nothing else is known by the one checker that fits it."""
     return _judge([main], history, Evidence(limits=budget, spread=spread))
 
@@ -77,25 +101,21 @@ def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdi
 def _judge(
     checkers: Sequence[Checker], history: History, evidence: Evidence
 ) -> dict[str, CheckResult]:
-    # Checkers make millions of small objects and no cycles of them: looking for those among all
-    # that a history holds takes as long as the check itself.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collection():
         return {checker.name: run_checker(checker, history, evidence) for checker in checkers}
-    finally:
-        if was_on:
-            gc.enable()
 
 
-def _checkers(spec: Spec) -> list[Checker]:
+def _checkers(spec: "Spec") -> list[Checker]:
     return [
         Linearizable(WORKLOADS[spec.workload].model),
         Stats(),
         FaultCoverage(),
         Availability(),
+        Agreement(),
+        RaftLog(),
         LogPatterns(),
         UnhandledErrors(),
+        Perf(),
     ]
 
 

@@ -132,6 +132,8 @@ class Node:
             self._loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
         self._loop.set_exception_handler(self._on_exception)
         servers: list[asyncio.Server] = []
+        # First of all: who reads the log knows by it that what is not kept on disk begins anew.
+        self._say(event="boot", term=self._raft.term, commit=self._raft.commit)
         try:
             servers.append(await self._peers.listen(self._settings.listen))
             servers.append(await self._clients.listen(self._settings.http))
@@ -334,6 +336,7 @@ class Node:
 
     def _report_state(self, index: int) -> None:
         report = self._audit.note(index, self._service.machine.state_hash)
+        self._say(event="state", index=index, state_hash=f"{report.state_hash:016x}")
         if self._raft.role is Role.LEADER:
             self._hear_report(self._raft.id, report)
         elif self._raft.leader is not None:

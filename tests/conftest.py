@@ -1,4 +1,7 @@
-"""Options of the test command."""
+"""Options of the test command, and what every test may rely on."""
+
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,3 +34,11 @@ def histories(request: pytest.FixtureRequest) -> int:
     """How many random histories of each kind a test judges."""
     count: int = request.config.getoption("--histories")
     return count
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hanging_up_ends_a_process() -> Iterator[None]:
+    """Take SIGHUP as usual, here and in what is started: under nohup it would be ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

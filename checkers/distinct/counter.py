@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from labrys.checkers.distinct.outcome import (
-    FOREVER,
     Linearizable,
     NotApplicable,
     Outcome,
     Violation,
 )
-from labrys.checkers.history import Operation
+from labrys.checkers.history import FOREVER, Operation
 
 _TOLD_MAX: Final = 9
 _ADDS: Final = ("add", "inc", "increment")

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from labrys.checkers.distinct.outcome import (
-    FOREVER,
     Linearizable,
     NotApplicable,
     Outcome,
     Violation,
 )
-from labrys.checkers.history import Operation
+from labrys.checkers.history import FOREVER, Operation
 
 
 def check(operations: Sequence[Operation]) -> Outcome:

@@ -12,25 +12,25 @@ may simply never have happened. O(n log n).
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from labrys.checkers.distinct.outcome import (
-    FOREVER,
     Linearizable,
     NotApplicable,
     Outcome,
     Violation,
-    keyed,
-    told,
 )
-from labrys.checkers.history import Operation
+from labrys.checkers.history import FOREVER, Operation
 from labrys.checkers.op import OpType
+from labrys.checkers.text import as_key, json_text, told
 
 _NEVER: Final = -2
 """The call of a writer that is not there."""
 _INITIAL: Final = -1
+_FUNCTIONS: Final = {"read": "read", "write": "write", "cas": "cas"}
+_KNOWN: Final = frozenset({"read", "write", "delete"})
 
 
 class _Clusters(NamedTuple):
@@ -49,16 +49,21 @@ class _Clusters(NamedTuple):
 
 
 def check(
-    operations: Sequence[Operation], initial: Any = None, *, nil_any: bool = False
+    operations: Sequence[Operation],
+    initial: Any = None,
+    *,
+    functions: Mapping[str, str] = _FUNCTIONS,
+    nil_any: bool = False,
 ) -> Outcome:
-    """Judge reads, writes and cas of one register, in order of invocation.
+    """Judge reads, writes, cas and deletes of one register, in order of invocation.
 
-    With `nil_any`, a read of null says nothing.
+    `functions` says which `f` means which of those. With `nil_any`, a read of null says nothing.
+    What is no operation of a register is `NotApplicable`: somebody else has to say what is wrong.
     """
-    clusters = _Clusters({keyed(initial): 0}, [_INITIAL], [_INITIAL], [-1], [-1], [FOREVER])
+    clusters = _Clusters({as_key(initial): 0}, [_INITIAL], [_INITIAL], [-1], [-1], [FOREVER])
     consumer: dict[int, int] = {}
     """By value: the value that the cas which expects it leaves."""
-    failure = _collect(operations, clusters, consumer, nil_any)
+    failure = _collect(operations, clusters, consumer, functions, nil_any)
     if failure is not None:
         return failure
     _, call, ret, expects, last_read, first_read = clusters
@@ -128,6 +133,7 @@ def _collect(
     operations: Sequence[Operation],
     clusters: _Clusters,
     consumer: dict[int, int],
+    functions: Mapping[str, str],
     nil_any: bool,
 ) -> Outcome | None:
     """Sort the operations into clusters; return the verdict if that already gives one."""
@@ -137,7 +143,13 @@ def _collect(
     for operation in operations:
         invoke = operation.invoke
         completion = operation.completion
-        f = invoke.f
+        f = functions.get(invoke.f)
+        value = invoke.value
+        if f == "cas":
+            if type(value) is not list or len(value) != 2:
+                return NotApplicable(f"op {invoke.index} is no cas")
+        elif f is None or f not in _KNOWN:
+            return NotApplicable(f"{invoke.f} is more than a register can do")
         returned = FOREVER
         if completion is not None:
             outcome = completion.type
@@ -152,27 +164,20 @@ def _collect(
             value = completion.value
             if value is None and nil_any:
                 continue
-        else:
-            value = invoke.value
-            if f == "cas":
-                expected_value, value = value
-                if type(expected_value) is not int:
-                    expected_value = keyed(expected_value)
-                expected = known(expected_value, -1)
-                if expected < 0:
-                    expected = _new(clusters, expected_value)
-            elif f != "write":
-                return NotApplicable(f"{f} is more than a register can do")
+        elif f == "cas":
+            expected_value, value = value
+            if type(expected_value) is not int:
+                expected_value = as_key(expected_value)
+            expected = known(expected_value, -1)
+            if expected < 0:
+                expected = _new(clusters, expected_value)
+        elif f == "delete":
+            value = None
         if type(value) is not int:
-            value = keyed(value)
+            value = as_key(value)
         slot = known(value, -1)
         if slot < 0:
-            slot = slots[value] = len(call)
-            call.append(_NEVER)
-            ret.append(FOREVER)
-            expects.append(-1)
-            last_read.append(-1)
-            first_read.append(FOREVER)
+            slot = _new(clusters, value)
         if f == "read" or slot == expected:
             if returned != FOREVER:  # a cas that changes nothing only looks
                 last_read[slot] = invoke.index
@@ -188,7 +193,8 @@ def _collect(
             if returned != FOREVER:
                 other = consumer.setdefault(expected, slot)
                 if other != slot:
-                    return _or_not_applicable(operations, _twice(clusters, expected, other, slot))
+                    twice = _twice(clusters, expected, other, slot)
+                    return _or_not_applicable(operations, functions, twice)
     for value, slot in slots.items():
         if call[slot] == _NEVER and (
             last_read[slot] >= 0 or (slot in consumer and ret[consumer[slot]] != FOREVER)
@@ -198,28 +204,34 @@ def _collect(
     return None
 
 
-def _or_not_applicable(operations: Sequence[Operation], violation: Violation) -> Outcome:
+def _or_not_applicable(
+    operations: Sequence[Operation], functions: Mapping[str, str], violation: Violation
+) -> Outcome:
     """Return `violation` unless a value is written twice further on: then it proves nothing."""
     written: set[Any] = set()
     for operation in operations:
-        if operation.is_fail or operation.f == "read":
-            continue
         value = operation.invoke.value
-        if operation.f == "cas":
-            if keyed(value[0]) == keyed(value[1]):
+        match functions.get(operation.f):
+            case "cas" if type(value) is not list or len(value) != 2:
+                return NotApplicable(f"op {operation.call} is no cas")
+            case "cas" if as_key(value[0]) == as_key(value[1]):
                 continue
-            value = value[1]
-        elif operation.f != "write":
-            return NotApplicable(f"{operation.f} is more than a register can do")
-        if keyed(value) in written:
-            return NotApplicable(f"{json_of(value)} is written twice")
-        written.add(keyed(value))
+            case "cas":
+                value = value[1]
+            case "delete":
+                value = None
+            case "read":
+                continue
+            case "write":
+                pass
+            case _:
+                return NotApplicable(f"{operation.f} is more than a register can do")
+        if operation.is_fail:
+            continue
+        if as_key(value) in written:
+            return NotApplicable(f"{json_text(value)} is written twice")
+        written.add(as_key(value))
     return violation
-
-
-def json_of(value: Any) -> str:
-    """Return a JSON value as text."""
-    return told(keyed(value))
 
 
 def _new(clusters: _Clusters, value: Any) -> int:

@@ -11,15 +11,13 @@ from typing import Any
 import msgspec
 
 from labrys.checkers.distinct.outcome import (
-    FOREVER,
     Linearizable,
     NotApplicable,
     Outcome,
     Violation,
-    keyed,
-    told,
 )
-from labrys.checkers.history import Operation
+from labrys.checkers.history import FOREVER, Operation
+from labrys.checkers.text import as_key, told
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -39,7 +37,7 @@ class _Growth:
                 continue
             ret = operation.ret
             if operation.invoke.f == f:
-                element = keyed(operation.invoke.value)
+                element = as_key(operation.invoke.value)
                 if element in self.calls:
                     self.repeated = element
                 self.calls[element] = operation.invoke.index
@@ -67,7 +65,7 @@ def check_list(operations: Sequence[Operation], initial: Sequence[Any] = ()) -> 
     growth.collect(operations, "append")
     if growth.repeated is not None:
         return NotApplicable(f"{told(growth.repeated)} is appended twice")
-    start = [keyed(element) for element in initial]
+    start = [as_key(element) for element in initial]
     if any(element in growth.calls for element in start) or len(set(start)) < len(start):
         return NotApplicable("an element is there at the start and appended as well")
     if not growth.reads:
@@ -83,7 +81,7 @@ def check_list(operations: Sequence[Operation], initial: Sequence[Any] = ()) -> 
                 f"one read is no beginning of the other",
                 tuple(sorted((call, longest[1]))),
             )
-    elements = [keyed(element) for element in longest[3]]
+    elements = [as_key(element) for element in longest[3]]
     if elements[: len(start)] != start and len(elements) >= len(start):
         return Violation(
             f"op {longest[1]} read a list that does not begin as it began", (longest[1],)
@@ -134,7 +132,7 @@ def check_set(operations: Sequence[Operation], initial: Sequence[Any] = ()) -> O
     growth.collect(operations, "add")
     if growth.repeated is not None:
         return NotApplicable(f"{told(growth.repeated)} is added twice")
-    before = {keyed(element) for element in initial}
+    before = {as_key(element) for element in initial}
     if before & growth.calls.keys():
         return NotApplicable("an element is there at the start and added as well")
     latest, before_call = -1, -1
@@ -142,7 +140,7 @@ def check_set(operations: Sequence[Operation], initial: Sequence[Any] = ()) -> O
     begins = latest
     is_first = True
     for size, call, ret, read in growth.reads:
-        now = set(read) if set(map(type, read)) <= {int} else {keyed(e) for e in read}
+        now = set(read) if set(map(type, read)) <= {int} else {as_key(e) for e in read}
         if len(now) < size:
             return Violation(f"op {call} read an element twice", (call,))
         if now != before or is_first:

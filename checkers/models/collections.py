@@ -43,6 +43,7 @@ class SetModel(Model):
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
         if any(operation.invoke.f not in ("add", "read") for operation in operations):
             return NotApplicable("the set does not only grow")
+        self.assert_fit(operations)
         return whole_reads.check_set(operations, self._start)
 
     def action(self, operation: Operation) -> Action | None:
@@ -130,6 +131,7 @@ class Counter(Model):
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
         if self._low is not None or self._high is not None:
             return NotApplicable("the counter has bounds")
+        self.assert_fit(operations)
         return counter.check(operations, self._start)
 
     def action(self, operation: Operation) -> Action | None:
@@ -175,6 +177,7 @@ class AppendList(Model):
         self._start = initial or []
 
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
+        self.assert_fit(operations)
         return whole_reads.check_list(operations, self._start)
 
     def action(self, operation: Operation) -> Action | None:

@@ -48,6 +48,7 @@ class OwnedMutex(Model):
             raise ValueError(f'an owned mutex is "free" at first, not {json_text(initial)}')
 
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
+        self.assert_fit(operations)
         return owned_mutex.check(operations)
 
     def action(self, operation: Operation) -> Action | None:

@@ -77,6 +77,16 @@ class Model:
         """
         return lambda state: False
 
+    def blurred(
+        self, certain: Iterable[Action], crashed: Iterable[Action]
+    ) -> Callable[[Hashable], Hashable]:
+        """Return how to forget of a state what no action, out of these, can tell from others.
+
+        By default all that is `unseen` becomes one state.
+        """
+        unseen = self.unseen(certain, crashed)
+        return lambda state: UNSEEN if unseen(state) else state
+
     def states(self, actions: Iterable[Action]) -> set[Hashable] | None:
         """Return all states that `actions` can tell apart, or None if they cannot be listed."""
         return None
@@ -89,8 +99,17 @@ class Model:
         return None
 
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
-        """Judge operations in which no value stands twice without a search, if that is known."""
+        """Judge operations in which no value stands twice without a search, if that is known.
+
+        They come as they stand in the history, before `action` has seen them. For those that are
+        none of this model: `NotApplicable`, or what `action` raises.
+        """
         return NotApplicable("this model is always searched")
+
+    def assert_fit(self, operations: Iterable[Operation]) -> None:
+        """Raise `HistoryError` for the first operation that is none of this model."""
+        for operation in operations:
+            self.action(operation)
 
     def observes(self, action: Action) -> bool:
         """Whether the outcome of `action` is evidence, for a wrong object could give another one.

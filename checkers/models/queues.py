@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
-from labrys.checkers.distinct import fifo
+from labrys.checkers.distinct import bag, fifo, stack
 from labrys.checkers.distinct.outcome import NotApplicable, Outcome
 from labrys.checkers.history import Operation
 from labrys.checkers.models.model import ABSENT, Action, Illegal, Model, known_function, listed
@@ -53,9 +53,12 @@ class FifoQueue(Model):
         return state[1:] if state[0] == value else Illegal(f"{state[0]} comes first")
 
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
-        return (
-            fifo.check(operations) if not self.initial else NotApplicable("it is not empty first")
-        )
+        if self.initial:
+            return NotApplicable("it is not empty first")
+        return self._distinct(operations)
+
+    def _distinct(self, operations: Sequence[Operation]) -> Outcome:
+        return fifo.check(operations)
 
     def shown(self, state: Hashable) -> str:
         assert isinstance(state, tuple), f"no state of a queue: {state}"
@@ -67,8 +70,8 @@ class Stack(FifoQueue):
 
     functions: ClassVar[dict[str, str]] = {"push": "put", "pop": "take"}
 
-    def distinct(self, operations: Sequence[Operation]) -> Outcome:
-        return NotApplicable("a stack is always searched")
+    def _distinct(self, operations: Sequence[Operation]) -> Outcome:
+        return stack.check(operations)
 
     def _rest(self, state: tuple[str, ...]) -> tuple[str, ...]:
         return state[:-1]
@@ -118,6 +121,11 @@ class UnorderedQueue(Model):
             case _:
                 after = set(state & {()})
         return frozenset(after) if after else Illegal(f"it holds {self.shown(state)}")
+
+    def distinct(self, operations: Sequence[Operation]) -> Outcome:
+        if self.initial != frozenset({()}):
+            return NotApplicable("it is not empty first")
+        return bag.check(operations)
 
     def parts(self, operations: Sequence[Operation]) -> list[tuple[str, list[Operation]]] | None:
         values: dict[str, list[Operation]] = {}

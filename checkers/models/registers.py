@@ -91,7 +91,9 @@ class CasRegister(Model):
     def distinct(self, operations: Sequence[Operation]) -> Outcome:
         if self.asserts_failures:
             return NotApplicable("a failed cas says that a value was not there")
-        return register.check(operations, self._start, nil_any=self._nil_says_nothing)
+        return register.check(
+            operations, self._start, functions=self.functions, nil_any=self._nil_says_nothing
+        )
 
     def needs(self, action: Action) -> str | None:
         match action:

@@ -1,10 +1,19 @@
 """Transactions over several keys, taken as operations of one object. For small histories."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
+from functools import cache
 from typing import Any, ClassVar, Final
 
 from labrys.checkers.history import Operation
-from labrys.checkers.models.model import ABSENT, Action, Illegal, Model, known_function, wanted
+from labrys.checkers.models.model import (
+    ABSENT,
+    UNSEEN,
+    Action,
+    Illegal,
+    Model,
+    known_function,
+    wanted,
+)
 from labrys.checkers.text import json_text
 
 _MICRO: Final = {
@@ -66,6 +75,8 @@ class Txn(Model):
             if f == "w":
                 now[key] = value
             elif f == "append":
+                if held == UNSEEN:
+                    continue  # what nobody observes does not grow into what somebody did
                 if held == ABSENT or held == "[]":
                     now[key] = f"[{value}]"
                 elif held.startswith("["):
@@ -76,6 +87,36 @@ class Txn(Model):
             elif value is not None and value != held and {value, held} != {ABSENT, "[]"}:
                 return Illegal(f"{key} is {held}")
         return frozenset(now.items())
+
+    def blurred(
+        self, certain: Iterable[Action], crashed: Iterable[Action]
+    ) -> Callable[[Hashable], Hashable]:
+        # A value matters while it is, or as a list can become, what a read returned.
+        observed: dict[str, set[str]] = {}
+        appended: set[str] = set()
+        certain = list(certain)
+        for action in (*certain, *crashed):
+            assert isinstance(action.arg, tuple), f"no transaction: {action.arg}"
+            appended.update(key for f, key, _ in action.arg if f == "append")
+        for action in certain:
+            assert isinstance(action.arg, tuple), f"no transaction: {action.arg}"
+            for f, key, seen in action.arg:
+                if f == "r" and seen is not None:
+                    observed.setdefault(key, set()).add(seen)
+
+        @cache
+        def is_seen(key: str, held: str) -> bool:
+            if held in (ABSENT, "[]", *observed.get(key, ())):
+                return True
+            if not held.startswith("["):
+                return key in appended  # to append to it is impossible, which is another thing
+            return any(seen.startswith(f"{held[:-1]},") for seen in observed.get(key, ()))
+
+        def blur(state: Hashable) -> Hashable:
+            assert isinstance(state, frozenset), f"no state of a map: {state}"
+            return frozenset((key, held if is_seen(key, held) else UNSEEN) for key, held in state)
+
+        return blur
 
     def shown(self, state: Hashable) -> str:
         if not isinstance(state, frozenset):

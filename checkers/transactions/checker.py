@@ -9,7 +9,7 @@ import msgspec
 from labrys.checkers.budget import Budget, BudgetSpent
 from labrys.checkers.checker import Evidence
 from labrys.checkers.decide import decide
-from labrys.checkers.history import History, HistoryError, Operation
+from labrys.checkers.history import FOREVER, History, HistoryError, Operation
 from labrys.checkers.models.transactional import Txn
 from labrys.checkers.search import Stuck, Survived
 from labrys.checkers.subject import subjects
@@ -18,8 +18,8 @@ from labrys.checkers.transactions.cycles import Cycle, find_cycles
 from labrys.checkers.transactions.dependencies import Direct, Edge, Graph, sort
 from labrys.checkers.transactions.levels import LEVELS, STRONGEST, ruled_out, survivors
 from labrys.checkers.transactions.tell import Reason, tell
-from labrys.checkers.transactions.txn import FOREVER, READS
-from labrys.checkers.verdict import CheckResult, Finding, Verdict
+from labrys.checkers.transactions.txn import READS
+from labrys.checkers.verdict import CheckResult, Finding, Verdict, vacuous
 
 _TOLD_PER_KIND: Final = 3
 _SPECIAL: Final = ("fractured-read", "causal-violation")
@@ -84,11 +84,7 @@ class Transactions:
                 hint="choose another model",
             )
         if not _is_observed(graph):
-            return CheckResult(
-                Verdict.UNKNOWN,
-                "vacuous: no transaction that succeeded read anything",
-                hint="a longer run, a higher rate, or fewer faults at a time",
-            )
+            return vacuous("no transaction that succeeded read anything")
         budget = Budget(evidence.limits, evidence.limits.moves)
         cycles: list[Cycle] = []
         spent: BudgetSpent | None = None

@@ -6,6 +6,7 @@ other then overwrote (an anti-dependency: the reader came first).
 
 from typing import Any, Final, NamedTuple
 
+from labrys.checkers.history import FOREVER
 from labrys.checkers.transactions.txn import Txns
 
 WW, WR, RW, PROCESS, REALTIME, SAME = range(6)
@@ -29,7 +30,6 @@ class Direct(NamedTuple):
     name: str
     message: str
     ops: tuple[int, ...]
-    key: Any = None
 
 
 class Graph:
@@ -45,6 +45,8 @@ class Graph:
         self.after: dict[int, Any] = {}
         """By node that stands for what came after the last version read: the key."""
         self.direct: list[Direct] = []
+        self.orders: dict[Any, list[Any]] = {}
+        """By key: its versions in order, as far as they were read."""
         self.notes: list[str] = []
         """What could not be inferred."""
 
@@ -58,7 +60,7 @@ class Graph:
         node = len(self.successors)
         self.successors.append([])
         self.call.append(-1)
-        self.ret.append(1 << 60)
+        self.ret.append(FOREVER)
         self.after[node] = key
         return node
 

@@ -8,7 +8,8 @@ appended for certain and is not in the longest read comes somewhere after it.
 from collections.abc import Iterable
 from typing import Any, Final
 
-from labrys.checkers.history import HistoryError, Operation
+from labrys.checkers.history import FOREVER, HistoryError, Operation
+from labrys.checkers.text import as_key, told
 from labrys.checkers.transactions.dependencies import (
     RW,
     SAME,
@@ -18,7 +19,7 @@ from labrys.checkers.transactions.dependencies import (
     Edge,
     Graph,
 )
-from labrys.checkers.transactions.txn import FOREVER, READS, Txns, as_key, collect, told
+from labrys.checkers.transactions.txn import Txns, aborted, collect
 
 _UPDATES: Final = frozenset({"append"})
 _INT: Final = {int}
@@ -54,9 +55,9 @@ def dependencies(operations: Iterable[Operation]) -> Graph:
     for number, micros in enumerate(txns.micros):
         if txns.ret[number] != FOREVER:
             _collect_reads(graph, number, micros, keys)
-    aborted = _aborted(txns)
+    failed = aborted(txns)
     for key, known in keys.items():
-        _connect(graph, key, known, aborted.get(key, {}))
+        _connect(graph, key, known, failed.get(key, {}))
     return graph
 
 
@@ -133,7 +134,6 @@ def _internal(graph: Graph, number: int, key: Any, expected: Any, value: Any) ->
         f"op {graph.call[number]} contradicts itself: it read {_listed(value)} of key {told(key)} "
         f"where its own operations before that leave {_listed(expected)} at the end",
         (graph.call[number],),
-        key,
     )
 
 
@@ -141,19 +141,10 @@ def _listed(elements: list[Any]) -> str:
     return f"[{','.join(told(element) for element in elements)}]"
 
 
-def _aborted(txns: Txns) -> dict[Any, dict[Any, int]]:
-    """Return who tried to append what and failed: call by key and element."""
-    aborted: dict[Any, dict[Any, int]] = {}
-    for operation in txns.failed:
-        for f, key, element in operation.invoke.value:
-            if f not in READS:
-                aborted.setdefault(as_key(key), {})[as_key(element)] = operation.call
-    return aborted
-
-
 def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> None:
     """Add the edges of one key."""
     order, writers = known.longest, known.writers
+    graph.orders[key] = order
     add = graph.add
     direct = graph.direct
     call = graph.call
@@ -201,7 +192,6 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
                         f"op {call[reader]} read {told(last)} of key {told(key)} "
                         "before it appended that itself",
                         (call[reader],),
-                        key,
                     )
                 )
             elif writer >= 0:
@@ -213,7 +203,6 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
                             f"op {call[reader]} read key {told(key)} up to {told(last)}, in the "
                             f"middle of what op {call[writer]} appended",
                             (call[writer], call[reader]),
-                            key,
                         )
                     )
         if size < length:
@@ -249,9 +238,7 @@ def _see_elements(
             name, ops = "phantom-element", [call]
             what = "which nobody ever appended"
         graph.direct.append(
-            Direct(
-                name, f"op {call} read {told(element)} of key {told(key)}, {what}", tuple(ops), key
-            )
+            Direct(name, f"op {call} read {told(element)} of key {told(key)}, {what}", tuple(ops))
         )
     if len(set(read)) == len(read):
         return True
@@ -261,7 +248,6 @@ def _see_elements(
             "duplicate-elements",
             f"op {call} read {told(twice)} more than once in key {told(key)}: {_listed(read)}",
             (call,),
-            key,
         )
     )
     return False
@@ -276,7 +262,6 @@ def _see_dirty(graph: Graph, key: Any, element: Any, writer: int, aborted: dict[
                 f"op {after} appended to key {told(key)} after {told(element)}, "
                 f"which op {failed} appended and that failed",
                 (failed, after),
-                key,
             )
         )
 
@@ -292,7 +277,6 @@ def _note_update(graph: Graph, key: Any, size: int, number: int, updated: dict[i
                 f"op {one} and op {two} both read the same version of key {told(key)} "
                 f"({size} elements) and both appended to it",
                 (one, two),
-                key,
             )
         )
 
@@ -308,7 +292,6 @@ def _incompatible(graph: Graph, key: Any, known: _Key, reader: int, read: list[A
         f"different orders: {_listed(read[: place + 1])} against "
         f"{_listed(known.longest[: place + 1])} at element {place + 1}",
         tuple(sorted((graph.call[reader], graph.call[known.reader]))),
-        key,
     )
 
 
@@ -317,9 +300,8 @@ def reason(graph: Graph, edge: Edge) -> str:
     micros = graph.txns.micros
     keys = {as_key(key) for _, key, _ in micros[edge.source]}
     keys &= {as_key(key) for _, key, _ in micros[edge.target]}
-    orders = _orders(graph.txns, keys)
     for key in sorted(keys, key=str):
-        order = orders[key]
+        order = graph.orders[key]
         source = _of(micros[edge.source], key, appended=True)
         target = _of(micros[edge.target], key, appended=True)
         if edge.kind == WW:
@@ -362,15 +344,3 @@ def _of(micros: Any, key: Any, *, appended: bool) -> list[Any]:
         elif f != "append" and not appended:
             found.append([as_key(element) for element in value or ()])
     return found
-
-
-def _orders(txns: Txns, keys: set[Any]) -> dict[Any, list[Any]]:
-    orders: dict[Any, list[Any]] = {key: [] for key in keys}
-    for number, micros in enumerate(txns.micros):
-        if txns.ret[number] == FOREVER:
-            continue
-        for f, key, value in micros:
-            known = as_key(key)
-            if f != "append" and known in orders and len(value or ()) > len(orders[known]):
-                orders[known] = [as_key(element) for element in value]
-    return orders

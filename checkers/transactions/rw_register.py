@@ -9,7 +9,8 @@ than what is found here may be wrong: let transactions read a key before they wr
 from collections.abc import Iterable
 from typing import Any, Final
 
-from labrys.checkers.history import HistoryError, Operation
+from labrys.checkers.history import FOREVER, HistoryError, Operation
+from labrys.checkers.text import as_key, told
 from labrys.checkers.transactions.dependencies import (
     RW,
     SAME,
@@ -19,7 +20,7 @@ from labrys.checkers.transactions.dependencies import (
     Edge,
     Graph,
 )
-from labrys.checkers.transactions.txn import FOREVER, READS, Txns, as_key, collect, told
+from labrys.checkers.transactions.txn import READS, Txns, aborted, collect
 
 _UPDATES: Final = frozenset({"w", "write"})
 _NIL: Final = as_key(None)
@@ -55,10 +56,10 @@ def dependencies(operations: Iterable[Operation], initial: Any = None) -> Graph:
     for number, micros in enumerate(txns.micros):
         if txns.ret[number] != FOREVER:
             _collect_reads(graph, number, micros, keys)
-    aborted = _aborted(txns)
+    failed = aborted(txns)
     unordered = 0
     for key, known in keys.items():
-        unordered += _connect(graph, key, known, aborted.get(key, {}), start)
+        unordered += _connect(graph, key, known, failed.get(key, {}), start)
     if unordered:
         graph.notes.append(
             f"{unordered} of {len(keys)} keys were written without being read first: the order of "
@@ -109,18 +110,8 @@ def _collect_reads(graph: Graph, number: int, micros: Any, keys: dict[Any, _Key]
                     f"{told(key)} where its own operations before that leave "
                     f"{told(expected[key])}",
                     (graph.call[number],),
-                    key,
                 )
             )
-
-
-def _aborted(txns: Txns) -> dict[Any, dict[Any, int]]:
-    aborted: dict[Any, dict[Any, int]] = {}
-    for operation in txns.failed:
-        for f, key, value in operation.invoke.value:
-            if f not in READS:
-                aborted.setdefault(as_key(key), {})[as_key(value)] = operation.call
-    return aborted
 
 
 def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start: Any) -> int:
@@ -146,7 +137,6 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start
                     f"op {call[reader]} read {told(value)} of key {told(key)} before it wrote "
                     "that itself",
                     (call[reader],),
-                    key,
                 )
             )
             continue
@@ -159,7 +149,6 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start
                         f"op {call[reader]} read {told(value)} of key {told(key)}, which op "
                         f"{call[writer]} overwrote before it was done",
                         (call[writer], call[reader]),
-                        key,
                     )
                 )
         elif first >= 0:
@@ -184,7 +173,6 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start
                     f"op {one} and op {two} both read {told(value)} of key {told(key)} and both "
                     "wrote it",
                     (one, two),
-                    key,
                 )
             )
     _see_order(graph, key, known)
@@ -201,7 +189,6 @@ def _unwritten(graph: Graph, key: Any, value: Any, reader: int, aborted: dict[An
                 f"op {call[reader]} read {told(value)} of key {told(key)}, which op "
                 f"{aborted[value]} wrote and that failed",
                 (aborted[value], call[reader]),
-                key,
             )
         )
     else:
@@ -211,7 +198,6 @@ def _unwritten(graph: Graph, key: Any, value: Any, reader: int, aborted: dict[An
                 "phantom-element",
                 f"op {call[reader]} read {told(value)} of key {told(key)}, {what}",
                 (call[reader],),
-                key,
             )
         )
 
@@ -245,7 +231,6 @@ def _see_order(graph: Graph, key: Any, known: _Key) -> None:
                         f"the versions {', '.join(told(v) for v in [*circle, value])} of key "
                         f"{told(key)} each came before the next one",
                         ops,
-                        key,
                     )
                 )
                 return

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from labrys.checkers.history import FOREVER
 from labrys.checkers.subject import at
 from labrys.checkers.text import json_text
 from labrys.checkers.transactions.cycles import Cycle
@@ -47,9 +48,9 @@ def tell(graph: Graph, cycle: Cycle, reason: Reason) -> Finding:
     """Return the finding for a cycle: who came before whom, and why that cannot be."""
     edges = without_unknown(graph, cycle)
     names = {edge.source: f"T{number}" for number, edge in enumerate(edges, 1)}
-    base, _, form = cycle.name.partition("-process" if "-process" in cycle.name else "-realtime")
+    base = cycle.name.removesuffix("-process").removesuffix("-realtime")
     lines = [
-        f"{cycle.name}: {_MEANINGS[base]}{_FORMS[cycle.name[len(base) :] or form]}",
+        f"{cycle.name}: {_MEANINGS[base]}{_FORMS[cycle.name[len(base) :]]}",
         "  " + drawn(edges, names),
     ]
     for node, name in names.items():
@@ -84,7 +85,7 @@ def tell(graph: Graph, cycle: Cycle, reason: Reason) -> Finding:
             "core": sorted(set(ops)),
             "window": [
                 min(ops),
-                max((r for e in edges if (r := graph.ret[e.source]) < 1 << 60), default=max(ops)),
+                max((r for e in edges if (r := graph.ret[e.source]) < FOREVER), default=max(ops)),
             ],
             "dot": dot(graph, edges, names),
         },

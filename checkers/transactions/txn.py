@@ -3,11 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from labrys.checkers.history import HistoryError, Operation
-from labrys.checkers.text import json_text
-
-FOREVER: Final = 1 << 60
-"""The return of a transaction of which nobody knows whether it was committed."""
+from labrys.checkers.history import FOREVER, HistoryError, Operation
+from labrys.checkers.text import as_key, json_text
 
 Micro: TypeAlias = Sequence[Any]
 """`["r", key, value]`, `["w", key, value]` or `["append", key, element]`."""
@@ -66,12 +63,11 @@ def _wrong(
     )
 
 
-def as_key(key: Any) -> Any:
-    """Return what stands for a key or a value in a dict: 1, true, 1.0 and "1" are four."""
-    kind = type(key)
-    return key if kind is int or kind is str else ("\0", json_text(key))
-
-
-def told(value: Any) -> str:
-    """Return what `as_key` made, as JSON text."""
-    return str(value[1]) if isinstance(value, tuple) else json_text(value)
+def aborted(txns: Txns) -> dict[Any, dict[Any, int]]:
+    """Return who tried to put what in and failed: the call by key and value."""
+    calls: dict[Any, dict[Any, int]] = {}
+    for operation in txns.failed:
+        for f, key, value in operation.invoke.value:
+            if f not in READS:
+                calls.setdefault(as_key(key), {})[as_key(value)] = operation.call
+    return calls

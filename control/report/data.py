@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.op import NEMESIS, Op
+from labrys.checkers.quantiles import SHARES, quantile
 from labrys.checkers.verdict import Verdict
 from labrys.control.report.anomalies import explained, named_indices
 from labrys.control.report.labels import error_text, plan_text, value_text
@@ -305,26 +306,22 @@ def _latencies(operations: Sequence[Operation]) -> list[Latency]:
     rows: list[Latency] = []
     for f, count in counts.items():
         sample = sorted(took[f])
+        p50, p95, p99, most = (
+            quantile(sample, share) if sample else None for share in SHARES.values()
+        )
         rows.append(
             Latency(
                 f=f,
                 ok=count["ok"],
                 fail=count["fail"],
                 info=count["info"],
-                p50=_quantile(sample, 0.50),
-                p95=_quantile(sample, 0.95),
-                p99=_quantile(sample, 0.99),
-                max=sample[-1] if sample else None,
+                p50=p50,
+                p95=p95,
+                p99=p99,
+                max=most,
             )
         )
     return rows
-
-
-def _quantile(ordered: Sequence[int], share: float) -> int | None:
-    """Nearest rank: the smallest value that at least `share` of the sample does not exceed."""
-    if not ordered:
-        return None
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
 def _cause(results: Results) -> str:

@@ -129,9 +129,39 @@ class RaftKv:
         """Return the status of every node, asked in parallel."""
         return on_nodes(self._env.nodes, self.status)
 
+    def end_states(
+        self, timeout_s: float, *, give_up: Callable[[], bool]
+    ) -> dict[str, dict[str, Any] | None]:
+        """Return the status of every node once all have applied the same, or time is over."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            statuses = self.statuses()
+            applied = {None if s is None else s["applied"] for s in statuses.values()}
+            is_settled = len(applied) == 1 and None not in applied
+            if is_settled or give_up() or time.monotonic() >= deadline:
+                return statuses
+            time.sleep(_POLL_S)
+
     def leaders(self) -> tuple[str, ...]:
         """Return the nodes that call themselves leader, the one of the highest term first."""
         return _leading(self.statuses())
+
+    def transfer_leadership(self, target: str, timeout_s: float) -> None:
+        """Let the leader hand over to `target`, and wait until that one leads.
+
+        Raises ClusterError when it does not within `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        said = "nobody leads"
+        while True:
+            leaders = self.leaders()
+            if leaders[:1] == (target,):
+                return
+            if leaders:
+                said = self._ask(leaders[0], "leader", {"transfer": target})
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"{target} did not take over: {said}")
+            time.sleep(_POLL_S)
 
     def members(self) -> tuple[str, ...] | None:
         """Return the nodes that vote, as the newest leader says; None when nobody leads."""
@@ -159,16 +189,18 @@ class RaftKv:
 
     def _ask_for_change(self, leader: str, add: Sequence[str], remove: Sequence[str]) -> str:
         places = {node: f"{self._env.address(node)}:{PEER_PORT}" for node in add}
+        return self._ask(leader, "members", {"add": places, "remove": list(remove)})
+
+    def _ask(self, node: str, what: str, body: Mapping[str, Any]) -> str:
+        """Post an administrator's wish and return the answer in words."""
         try:
             with _session() as session:
                 answer = session.post(
-                    f"{self.url(leader)}/v1/members",
-                    json={"add": places, "remove": list(remove)},
-                    timeout=_CHANGE_ATTEMPT_S,
+                    f"{self.url(node)}/v1/{what}", json=body, timeout=_CHANGE_ATTEMPT_S
                 )
         except requests.RequestException as error:
-            return f"{leader}: {type(error).__name__}"
-        return f"{leader}: HTTP {answer.status_code} {answer.text[:200]}"
+            return f"{node}: {type(error).__name__}"
+        return f"{node}: HTTP {answer.status_code} {answer.text[:200]}"
 
     def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> bool:
         """Wait until a write through every node succeeds; False if `give_up` ended the wait.

@@ -7,7 +7,8 @@ from tests.checkers.distinct_histories import distinct_register
 from tests.checkers.generate import as_history
 from tests.checkers.oracle import Act, is_linearizable_wgl
 
-from labrys.checkers.distinct import counter, fifo, owned_mutex, register, whole_reads
+from labrys.checkers.distinct import bag, counter, fifo, owned_mutex, register, whole_reads
+from labrys.checkers.distinct import stack as stacks
 from labrys.checkers.distinct.outcome import Linearizable, NotApplicable, Outcome, Violation
 
 
@@ -73,7 +74,7 @@ def test_queue_out_of_order_lost_and_falsely_empty() -> None:
     assert "never did" in lost.message
     empty = queue(*both, ("dequeue", None, 4, 5))
     assert isinstance(empty, Violation)
-    assert "found the queue empty" in empty.message
+    assert "found it empty, though 1 was inside" in empty.message
 
 
 def test_queue_near_misses_are_accepted() -> None:
@@ -81,6 +82,53 @@ def test_queue_near_misses_are_accepted() -> None:
     assert queue(*overlapping, ("dequeue", 2, 4, 5), ("dequeue", 1, 6, 7)) == Linearizable()
     both = (("enqueue", 1, 0, 1), ("enqueue", 2, 2, 3))
     assert queue(*both, ("dequeue", None, 4, None), ("dequeue", 2, 5, 6)) == Linearizable()
+
+
+def stack(*acts: tuple[str, object, int, int | None]) -> Outcome:
+    return stacks.check(as_history([Act(*act) for act in acts]).operations)
+
+
+def test_stack_first_in_first_out_is_told_by_its_four_operations() -> None:
+    both = (("push", 1, 0, 1), ("push", 2, 2, 3))
+    swapped = stack(*both, ("pop", 1, 4, 5), ("pop", 2, 6, 7))
+    assert isinstance(swapped, Violation)
+    assert swapped.ops == (0, 2, 4, 6)
+    assert "none of 1 (op 0, popped by op 4), 2 (op 2, popped by op 6) can have been at" in (
+        swapped.message
+    )
+    buried = stack(*both, ("pop", 1, 4, 5))
+    assert isinstance(buried, Violation)
+    assert "2 (op 2, never popped)" in buried.message
+
+
+def test_stack_near_misses_are_accepted() -> None:
+    both = (("push", 1, 0, 1), ("push", 2, 2, 3))
+    assert stack(*both, ("pop", 2, 4, 5), ("pop", 1, 6, 7)) == Linearizable()
+    assert stack(*both, ("pop", 1, 4, 7), ("pop", 2, 5, 6)) == Linearizable()
+    assert stack(*both, ("pop", None, 4, None), ("pop", 1, 5, 6)) == Linearizable()
+
+
+def test_stack_that_is_deep_takes_no_longer_than_a_shallow_one() -> None:
+    """Two to the power of its depth would be the price of a search."""
+    size = 20_000
+    acts = [("push", value, 2 * value, 2 * value + 1) for value in range(size)]
+    acts += [
+        ("pop", value, 4 * size - 2 * value, 4 * size - 2 * value + 1) for value in range(size)
+    ]
+    assert stack(*acts) == Linearizable()
+    one, two = acts[size + 5_000], acts[size + 5_001]
+    acts[size + 5_000], acts[size + 5_001] = (*two[:2], *one[2:]), (*one[:2], *two[2:])
+    violation = stack(*acts)
+    assert isinstance(violation, Violation)
+    assert len(violation.ops) == 4
+
+
+def test_bag_is_found_empty_only_when_it_may_be() -> None:
+    put, took = Act("enqueue", 1, 0, 1), Act("dequeue", 1, 4, 7)
+    early = as_history([put, Act("dequeue", None, 2, 3), took]).operations
+    assert isinstance(bag.check(early), Violation)
+    later = as_history([put, Act("dequeue", None, 3, 5), took]).operations
+    assert bag.check(later) == Linearizable()
 
 
 def test_list_and_set_reads_that_lose_an_element() -> None:

@@ -91,7 +91,7 @@ def test_invokes_pair_with_the_completions_of_their_process() -> None:
     assert len(history.client_ops) == 7
 
 
-def test_keys_split_with_their_indices_and_phases() -> None:
+def test_keys_split_with_their_indices() -> None:
     history = History(
         [
             mark(MAIN),
@@ -102,11 +102,11 @@ def test_keys_split_with_their_indices_and_phases() -> None:
             Op(INVOKE, 0, "read", key="b"),
         ]
     )
-    parts = history.by_key()
+    parts = history.operations_by_key()
     assert list(parts) == ["a", "b"]
-    assert [op.index for op in parts["a"].ops] == [1, 3]
-    assert [operation.call for operation in parts["b"].operations] == [2, 5]
-    assert [parts["b"].phase_of(op.index) for op in parts["b"].ops] == [MAIN, FINAL]
+    assert [(operation.call, operation.ret) for operation in parts["a"]] == [(1, 3)]
+    assert [operation.call for operation in parts["b"]] == [2, 5]
+    assert [history.phase_of(operation.call) for operation in parts["b"]] == [MAIN, FINAL]
 
 
 def test_phases_begin_at_their_marks() -> None:

@@ -1,6 +1,7 @@
 """Every model against an oracle that tries all orders, with and without distinct values."""
 
 import random
+from collections import Counter
 
 import pytest
 from tests.checkers.generate import as_history, messy_of
@@ -27,7 +28,15 @@ FAMILIES = (
     "txn",
     "multi-register",
 )
-WITHOUT_SEARCH = ("fifo-queue", "set", "counter", "append", "owned-mutex")
+WITHOUT_SEARCH = (
+    "fifo-queue",
+    "unordered-queue",
+    "stack",
+    "set",
+    "counter",
+    "append",
+    "owned-mutex",
+)
 
 
 def searched(family: str, acts: list[Act]) -> bool:
@@ -77,3 +86,18 @@ def test_checks_without_a_search_agree_with_all_orders(family: str, histories: i
         verdicts.append(expected)
     assert skipped < 0.9 * histories
     assert 0.02 < sum(verdicts) / len(verdicts) < 0.98, "nearly all are of one kind"
+
+
+@pytest.mark.parametrize("family", ["fifo-queue", "unordered-queue", "stack"])
+def test_values_put_in_again_are_judged_rightly_or_left_to_the_search(
+    family: str, histories: int
+) -> None:
+    answers: Counter[str] = Counter()
+    for seed in range(histories):
+        acts = messy_of(random.Random(f"again {family} {seed}"), family)
+        outcome = MODELS[family]().distinct(as_history(acts).operations)
+        answers[type(outcome).__name__] += 1
+        if not isinstance(outcome, NotApplicable):
+            expected = is_possible(family, acts)
+            assert isinstance(outcome, Linearizable) is expected, f"seed {seed}: {acts}: {outcome}"
+    assert min(answers["Linearizable"], answers["Violation"]) > 0.1 * histories, answers

@@ -12,7 +12,7 @@ from labrys.checkers.budget import Budget
 from labrys.checkers.checker import Limits
 from labrys.checkers.decide import GaveUp, decide
 from labrys.checkers.models import CasRegister, Kv, Model, Mutex
-from labrys.checkers.register_search import RegisterSearch, registers
+from labrys.checkers.register_search import Registers, RegisterSearch
 from labrys.checkers.search import Search, Stuck, Survived
 
 _MODELS: dict[str, Model] = {"register": CasRegister(), "kv": Kv(), "mutex": Mutex()}
@@ -28,8 +28,8 @@ def fresh(
     budget = budget or Budget(Limits())
     if family != "values":
         return Search(model, steps, budget), budget
-    table = registers(model, steps.classes)
-    assert table is not None
+    table = Registers.empty()
+    assert table.extend(model, steps.classes)
     return RegisterSearch(model, steps, budget, table), budget
 
 

@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 import pytest
+from tests.checkers.generate import as_history
 from tests.checkers.oracle import UNKNOWN, Act, is_possible
 
 from labrys.checkers.checker import Evidence
@@ -254,18 +255,6 @@ def random_txns(rng: random.Random, update: str) -> list[Act]:
             acts.append(Act("txn", micros, call, None if crashed else event, who))
         event += 1
     return acts
-
-
-def as_history(acts: list[Act]) -> History:
-    events = []
-    for act in acts:
-        assert act.process is not None
-        asked = [[f, k, None if f == "r" else v] for f, k, v in act.value]
-        events.append((act.call, Op(INVOKE, act.process, "txn", value=asked)))
-        if act.ret is not None:
-            done = [[f, k, list(v) if isinstance(v, tuple) else v] for f, k, v in act.value]
-            events.append((act.ret, Op(OK, act.process, "txn", value=done)))
-    return History(op for _, op in sorted(events, key=lambda event: event[0]))
 
 
 @pytest.mark.parametrize(("data", "update"), [("list-append", "append"), ("rw-register", "w")])
