@@ -144,7 +144,8 @@ def cli() -> None:
 @click.option(
     "--faults",
     metavar="KIND[:CHOICE+...],...",
-    help="partition, kill, pause, membership; kill:all+leader narrows; or a YAML mapping.",
+    help="partition, reset, loss, delay, kill, pause, leadership, membership, or all; "
+    "kill:all+leader narrows; or a YAML mapping.",
 )
 @click.option("--fault-interval", type=float, metavar="S", help="Mean seconds a fault holds (5).")
 @click.option("--time-limit", type=float, metavar="S", help="Seconds of the main phase (60).")
@@ -195,7 +196,11 @@ def test(
 @cli.command(cls=RunCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--model", help="Judge bare files as, e.g. cas-register, fifo-queue, list-append.")
-@click.option("--level", help="Of list-append and rw-register  [default: strict-serializable]")
+@click.option(
+    "--level",
+    help="How strict: of list-append and rw-register  [default: strict-serializable], set-full, "
+    "total-queue and sessions; docs/checkers.md lists them.",
+)
 @click.option("--workload", help="Judge bare files as this workload's.")
 @click.option("--format", "file_format", default="auto", show_default=True, help="Of the files.")
 @click.option("--initial", metavar="JSON", help="The value before the first write (absent).")
@@ -324,17 +329,26 @@ def stress(repeat: int, data: Path | None, as_json: bool, **load: int) -> int:
 @cli.command()
 @click.argument("what", metavar="[ENV]", required=False)
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code answers.")
+@click.option("--faults", is_flag=True, help="Try every fault in every environment.")
 @RUNS_DIR
 @JSON
-def doctor(what: str | None, quiet: bool, runs_dir: Path, as_json: bool) -> int:
+def doctor(what: str | None, quiet: bool, faults: bool, runs_dir: Path, as_json: bool) -> int:
     """Say what this machine can do, and how to mend what it cannot.
 
     Exits 0 when a test can run here (with ENV: when it can run in that environment), else 4.
+    With --faults: when every fault can be done in all environments, or in ENV.
 
     \b
     Example:  labrys doctor
               labrys doctor netns --quiet && echo namespaces work
+              labrys doctor --faults        # by what, seen by what, undone by what
     """
+    if faults:
+        from labrys.control.trying import print_table
+
+        if quiet:
+            raise UsageError("--quiet --faults: a table cannot be quiet; leave one of them out")
+        return print_table(what, as_json=as_json)
     from labrys.control.doctor import examine
 
     return examine(what, runs_dir, quiet=quiet, as_json=as_json)

@@ -28,9 +28,7 @@ class Fact(msgspec.Struct, frozen=True):
 
 def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> int:
     """Print the facts and return 0 if a test can run here (in environment `what`), else 4."""
-    if what is not None:
-        known("environment", what, _REAL_ENVIRONMENTS)
-    places = [_environment(name) for name in ([what] if what else _REAL_ENVIRONMENTS)]
+    places = [_environment(name) for name in asked_for(what)]
     facts = places if what else [_python(), *places, _runs_dir(runs_dir), _cores()]
     if not quiet:
         for fact in facts:
@@ -46,6 +44,14 @@ def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> 
             f"a test can run here: labrys test --env {best}" if best else "no test can run here"
         )
     return 0 if usable else 4
+
+
+def asked_for(what: str | None) -> tuple[str, ...]:
+    """Return the environments to look at. Raises UsageError for one that there is not."""
+    if what is None:
+        return _REAL_ENVIRONMENTS
+    known("environment", what, _REAL_ENVIRONMENTS)
+    return (what,)
 
 
 def _environment(name: str) -> Fact:

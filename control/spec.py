@@ -50,7 +50,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     workload: str = "register"
     workload_options: dict[str, Any] = {}
     faults: list[str] | dict[str, dict[str, Any]] = []
-    """Fault kinds, or a mapping from kind to its options."""
+    """Fault kinds, `all` alone, or a mapping from kind to its options."""
     fault_interval: float = 5.0
     """How long a fault holds, and how long the quiet after it, on average."""
     time_limit: float = 60.0
@@ -124,6 +124,8 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     known("environment", spec.env, ENVIRONMENTS, where="--env")
     known("system", spec.system, SYSTEMS, where="--system")
     known("workload", spec.workload, WORKLOADS, where="--workload")
+    if spec.faults == ["all"]:
+        spec = msgspec.structs.replace(spec, faults=list(PACKAGES))
     for place, kind in enumerate(spec.fault_kinds):
         known("fault", kind, PACKAGES, where="--faults")
         if kind in spec.fault_kinds[:place]:
@@ -166,7 +168,8 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
 
 def default_name(spec: Spec) -> str:
     """Name a test by what it does: workload, bug, faults."""
-    parts = [spec.workload, *([spec.bug] if spec.bug else []), *spec.fault_kinds]
+    kinds = ["all"] if {*spec.fault_kinds} == {*PACKAGES} else spec.fault_kinds
+    parts = [spec.workload, *([spec.bug] if spec.bug else []), *kinds]
     return "-".join(parts)
 
 
@@ -201,7 +204,7 @@ def rerun_command(spec: Spec) -> str:
 def _faults_flag(faults: list[str] | dict[str, dict[str, Any]]) -> str:
     """Return `faults` as `--faults` takes them: in the short form if that can say it all."""
     if isinstance(faults, list):
-        return ",".join(faults)
+        return "all" if faults == list(PACKAGES) else ",".join(faults)
     words = []
     for kind, options in faults.items():
         chosen = options.get(PACKAGES[kind].choices, [])

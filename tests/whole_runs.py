@@ -102,7 +102,7 @@ def check_correct_run(folder: Path, env: str) -> WholeRun:
     """All kinds of faults leave the correct node valid, and are seen to bite."""
     run = WholeRun(
         folder,
-        *("--env", env, "--faults", "partition,kill,pause"),
+        *("--env", env, "--faults", "partition,delay,loss,reset,kill,pause,leadership"),
         *("--time-limit", "20", "--fault-interval", "2", "--seed", "4"),
     )
     out = run.end()

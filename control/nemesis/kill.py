@@ -13,6 +13,9 @@ class Kill(ProcessFault):
     undo_order = 2
     """After pauses: a start leaves a paused process alone."""
     shade = "#b9a3e3"
+    mechanism = "SIGKILL to the database"
+    evidence = "state of the process"
+    cure_word = "starting it"
     hurt_state = State.DEAD
     hurt_word = "killed"
 

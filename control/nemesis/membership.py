@@ -4,15 +4,14 @@ Their processes go on: what a removed server says and hears must do the others n
 evidence is the configuration that the cluster itself reports.
 """
 
-import random
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from labrys.control.environments.base import Environment
 from labrys.control.errors import ClusterError, UsageError
 from labrys.control.names import known
-from labrys.control.nemesis import targets
-from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned, deal
+from labrys.control.nemesis.aimed import TargetedFault
+from labrys.control.nemesis.package import Options, Outcome, Planned
 from labrys.control.systems.base import System
 
 TARGETS: Final = ("one", "leader", "minority")
@@ -41,7 +40,7 @@ class MembershipOptions(Options, frozen=True, forbid_unknown_fields=True, kw_onl
             raise UsageError(f"of {len(nodes)} node(s) none can be removed; use 3 nodes or more")
 
 
-class Membership(FaultPackage):
+class Membership(TargetedFault):
     """Removes members and adds them again."""
 
     kind = "membership"
@@ -49,24 +48,16 @@ class Membership(FaultPackage):
     stop_f = "add"
     undo_order = 3
     """Last: without a network or processes there is nobody to agree on it."""
+    strike_order = 1
     shade = "#8fc7b5"
+    mechanism = "the system removes members"
+    evidence = "the members afterwards"
+    cure_word = "making all nodes members"
     options_type = MembershipOptions
-    choices = "targets"
 
     def __init__(self, env: Environment, system: System, options: MembershipOptions) -> None:
         super().__init__(env, system, options)
-        options.check(env.nodes)
         self._groups = [(target,) for target in options.targets]
-
-    def plan(self, turn: int, seed: str) -> dict[str, Any]:
-        """Return whom to remove, as `targets.choose` does."""
-        target = deal(self._groups, turn, seed)
-        return targets.choose(target, self.env.nodes, random.Random(f"{seed}/{turn}"))
-
-    def settle(self, plan: Mapping[str, Any]) -> Planned:
-        """Find the leader if the plan is about it."""
-        settled = targets.settle(plan, self.leaders() if targets.needs_leader(plan) else ())
-        return Planned(targets=tuple(settled["nodes"]), plan=settled)
 
     def apply(self, planned: Planned) -> Outcome:
         """Remove the targets, all in one change.

@@ -27,16 +27,30 @@ from labrys.control.environments.base import Environment
 from labrys.control.errors import ClusterError, UsageError
 from labrys.control.ledger import Ledger
 from labrys.control.names import known
+from labrys.control.nemesis.delay import Delay
 from labrys.control.nemesis.kill import Kill
+from labrys.control.nemesis.leadership import Leadership
+from labrys.control.nemesis.loss import Loss
 from labrys.control.nemesis.membership import Membership
 from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
+from labrys.control.nemesis.reset import Reset
 from labrys.control.systems.base import System
 from labrys.workloads.generator import DONE, Generator, any_of
 
 PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
-    package.kind: package for package in (Partition, Kill, Pause, Membership)
+    package.kind: package
+    for package in (
+        Partition,
+        Reset,
+        Loss,
+        Delay,
+        Kill,
+        Pause,
+        Leadership,
+        Membership,
+    )
 }
 """The kinds of faults that a spec can name."""
 
@@ -107,7 +121,9 @@ class Nemesis:
         last = max(1, len(self._packages) - 1)
         schedules = [
             package.schedule(interval_s, self._seed, phase=STRIKES_WITHIN * place / last)
-            for place, package in enumerate(self._packages)
+            for place, package in enumerate(
+                sorted(self._packages, key=lambda package: package.strike_order)
+            )
         ]
         return any_of(*schedules) if schedules else DONE
 

@@ -84,13 +84,29 @@ class FaultPackage(ABC):
     stop_f: ClassVar[str]
     undo_order: ClassVar[int]
     """Lower is undone first: the network, then processes."""
+    strike_order: ClassVar[int] = 2
+    """Lower strikes first in a round: what the cluster has to agree on, before it is hurt."""
     shade: ClassVar[str]
     """The colour of its bands in plots."""
+    mechanism: ClassVar[str]
+    """By what it is done, in a few words."""
+    evidence: ClassVar[str]
+    """What is read back from the nodes to see that it bit."""
+    cure_word: ClassVar[str]
+    """By what it is undone."""
     options_type: ClassVar[type[Options]]
     choices: ClassVar[str]
     """The option that narrows what is drawn, and what a short form such as `kill:all` sets."""
+    nodes_min: ClassVar[int] = 1
+    """Fewer nodes cannot be hurt so."""
 
     def __init__(self, env: Environment, system: System, options: Options) -> None:
+        """Raises UsageError for options that do not fit these nodes, or for too few of them."""
+        options.check(env.nodes)
+        if len(env.nodes) < self.nodes_min:
+            raise UsageError(
+                f"{self.kind} needs at least {self.nodes_min} nodes, not {len(env.nodes)}"
+            )
         self.env = env
         self.system = system
         self.interval_s = options.interval_s

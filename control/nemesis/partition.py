@@ -1,9 +1,7 @@
 """Partitions by iptables: each node drops what arrives from the peers it holds a grudge against.
 
-The rules stand in a chain of our own, LABRYS, that INPUT jumps to. The chain is always set as a
-whole by one `iptables-restore`, which is atomic within a node, so a change is either there or not,
-doing it twice is the same as doing it once, and a heal is simply the empty grudge. Nobody else's
-rules are touched (Docker's name server lives in the nat table of every container).
+The rules stand in a chain of our own, LABRYS, which is set as a whole: a heal is simply the empty
+grudge.
 
 - DROP and not REJECT: a real partition answers nothing.
 - By source address, and only those of peers: clients and the controller reach every node through
@@ -15,15 +13,15 @@ rules, just before it does.
 """
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from labrys.control.environments.base import Environment, check, on_nodes
-from labrys.control.errors import ClusterError, MachineError, UsageError
+from labrys.control.environments.base import Environment
+from labrys.control.errors import UsageError
 from labrys.control.names import known
 from labrys.control.nemesis import grudge as grudges
 from labrys.control.nemesis import targets
+from labrys.control.nemesis.chain import Chain
 from labrys.control.nemesis.grudge import Grudge
 from labrys.control.nemesis.package import (
     FaultPackage,
@@ -37,8 +35,6 @@ from labrys.control.nemesis.package import (
 from labrys.control.systems.base import System
 
 CHAIN: Final = "LABRYS"
-_LOCK_WAIT_S: Final = 5
-"""How long iptables waits while another program holds its lock."""
 
 RANDOM_SHAPES: Final[Mapping[str, Callable[[Sequence[str], random.Random], Grudge]]] = {
     "halves": lambda nodes, rng: grudges.halves(nodes),
@@ -93,14 +89,17 @@ class Partition(FaultPackage):
     stop_f = "stop-partition"
     undo_order = 0
     shade = "#e9a0a0"
+    mechanism = "iptables DROP by source, chain LABRYS"
+    evidence = "packets dropped"
+    cure_word = "emptying the chain"
     options_type = PartitionOptions
     choices = "shapes"
+    nodes_min = 2
 
     def __init__(self, env: Environment, system: System, options: PartitionOptions) -> None:
         super().__init__(env, system, options)
-        if len(env.nodes) < 2:
-            raise UsageError(f"a partition needs at least 2 nodes, not {len(env.nodes)}")
         self._groups = only(GROUPS, options.shapes)
+        self._chain = Chain(env, CHAIN, "partitions")
         self.backends: dict[str, str] = {}
         """What `iptables -V` says in each node, known after `set_up`."""
 
@@ -139,93 +138,16 @@ class Partition(FaultPackage):
 
     def undo(self) -> Outcome:
         """Empty the chain of every node; tells how many packets were dropped until then."""
-        dropped, errors = each(self.env.nodes, lambda node: self._set_chain(node, {}))
-        observed = {
-            node: {"packets": sum(by_peer.values()), "from": by_peer}
-            for node, by_peer in dropped.items()
-            if by_peer
-        }
-        return Outcome(
-            done={node: "hears everybody" for node in dropped},
-            observed=observed,
-            bit=any(sum(by_peer.values()) > 0 for by_peer in dropped.values()),
-            errors=errors,
-        )
+        return self._chain.heal("hears everybody")
 
     def set_up(self) -> None:
         """Make the empty chain in every node. Raises MachineError where iptables cannot do it."""
-
-        def prepare(node: str) -> str:
-            version = self.env.run(node, "iptables -V")
-            if version.code != 0:
-                said = version.err.strip()
-                raise MachineError(f"{node}: partitions need iptables in the node: {said}")
-            try:
-                self._set_chain(node, {})
-            except ClusterError as error:
-                raise MachineError(
-                    f"{error}. Partitions need root and the capability NET_ADMIN in the node"
-                ) from error
-            return version.out.strip()
-
-        self.backends = on_nodes(self.env.nodes, prepare)
+        self.backends = self._chain.prepare()
 
     def tear_down(self) -> None:
         """Remove the chain from every node."""
-        on_nodes(self.env.nodes, lambda node: check(node, _REMOVING, self.env.run(node, _REMOVE)))
+        self._chain.remove()
 
     def _set_chain(self, node: str, grudge: Grudge) -> dict[str, int]:
         """Make `node` drop what `grudge` says; return the packets dropped so far by peer."""
-        peers = {self.env.address(peer): peer for peer in self.env.nodes}
-        addresses = [address for address, peer in peers.items() if peer in grudge.get(node, ())]
-        output = self.env.run(node, _script(addresses))
-        if output.code == 4 and "lock" in output.err:
-            raise ClusterError(
-                f"{node}: another program holds the iptables lock; waited {_LOCK_WAIT_S} s. "
-                "Is another rig running?"
-            )
-        return _dropped(check(node, f"setting the iptables chain {CHAIN}", output), peers)
-
-
-_IPTABLES: Final = f"iptables -w {_LOCK_WAIT_S}"
-
-_REMOVING: Final = f"removing the iptables chain {CHAIN}"
-_REMOVE: Final = f"""\
-{_IPTABLES} -n -L {CHAIN} >/dev/null
-case $? in
-    0) ;;
-    1 | 127) exit 0 ;; # no such chain, no such program
-    *) exit 1 ;;
-esac
-while {_IPTABLES} -D INPUT -j {CHAIN} 2>/dev/null; do :; done
-{_IPTABLES} -F {CHAIN} && {_IPTABLES} -X {CHAIN}
-"""
-
-_RULE: Final = re.compile(rf"^-A {CHAIN} -s ([0-9.]+)(?:/32)? .*?-c (\d+) \d+", re.MULTILINE)
-
-
-def _script(addresses: Sequence[str]) -> str:
-    """The script that prints the chain with its counters and then makes it drop `addresses`.
-
-    With --noflush, naming the chain makes it if it is missing and empties it if it is there. A
-    chain that nobody jumps to would drop nothing, so the jump is looked after each time.
-    """
-    rules = "".join(f"-A {CHAIN} -s {address} -j DROP\n" for address in addresses)
-    return f"""\
-{_IPTABLES} -v -S {CHAIN} 2>/dev/null
-iptables-restore -w {_LOCK_WAIT_S} --noflush <<'END' || exit
-*filter
-:{CHAIN} - [0:0]
-{rules}COMMIT
-END
-{_IPTABLES} -C INPUT -j {CHAIN} 2>/dev/null || {_IPTABLES} -I INPUT -j {CHAIN}
-"""
-
-
-def _dropped(listing: str, peers: Mapping[str, str]) -> dict[str, int]:
-    """Return the packets by peer in what `iptables -v -S` printed."""
-    return {
-        peers[address]: int(packets)
-        for address, packets in _RULE.findall(listing)
-        if address in peers
-    }
+        return self._chain.set(node, dict.fromkeys(grudge.get(node, ()), "-j DROP"))

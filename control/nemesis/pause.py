@@ -13,6 +13,9 @@ class Pause(ProcessFault):
     stop_f = "resume"
     undo_order = 1
     shade = "#a9cfe8"
+    mechanism = "SIGSTOP to the database"
+    evidence = "state of the process"
+    cure_word = "SIGCONT"
     hurt_state = State.STOPPED
     hurt_word = "paused"
 

@@ -38,6 +38,12 @@ class System(Protocol):
         Must answer soon even if every node hangs.
         """
 
+    def transfer_leadership(self, target: str, timeout_s: float) -> None:
+        """Let the leader hand over to `target`, and wait until that one leads.
+
+        Raises ClusterError when it does not within `timeout_s`; it may do so later.
+        """
+
     def members(self) -> tuple[str, ...] | None:
         """Return the nodes that vote, as the newest leader says; None when nobody leads."""
 

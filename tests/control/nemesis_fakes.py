@@ -95,6 +95,10 @@ class FakeSystem:
     def leaders(self) -> tuple[str, ...]:
         return self.leading
 
+    def transfer_leadership(self, target: str, timeout_s: float) -> None:
+        self._act("transfer", target)
+        self.leading = (target,)
+
     def members(self) -> tuple[str, ...] | None:
         return self.voters
 

@@ -59,6 +59,9 @@ class Sleepers:
     def leaders(self) -> tuple[str, ...]:
         return (self.leader,)
 
+    def transfer_leadership(self, target: str, timeout_s: float) -> None:
+        raise ClusterError("a sleeping process leads nobody")
+
     def members(self) -> tuple[str, ...] | None:
         return self.env.nodes
 

@@ -17,12 +17,12 @@ from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.control.errors import ClusterError, MachineError, UsageError
 from labrys.control.ledger import Ledger, in_force, read_ledger
-from labrys.control.nemesis import processes
+from labrys.control.nemesis import aimed
+from labrys.control.nemesis.aimed import AimedOptions
 from labrys.control.nemesis.kill import Kill
 from labrys.control.nemesis.nemesis import PACKAGES, Nemesis, build_packages, parse_faults
 from labrys.control.nemesis.partition import GROUPS
 from labrys.control.nemesis.pause import Pause
-from labrys.control.nemesis.processes import ProcessOptions
 from labrys.control.nemesis.targets import TARGETS
 from labrys.control.process import State
 from labrys.workloads import generator as gen
@@ -163,10 +163,10 @@ def test_without_a_leader_the_substitute_is_hit_and_the_ledger_says_so(rig: Rig)
 
 @pytest.mark.parametrize("package", [Kill, Pause])
 def test_four_turns_play_every_group_of_targets(package: type[Kill] | type[Pause]) -> None:
-    fault = package(FakeEnvironment(), FakeSystem(), ProcessOptions())
+    fault = package(FakeEnvironment(), FakeSystem(), AimedOptions())
     for seed in map(str, range(50)):
         played = {fault.plan(turn, seed)["targets"] for turn in range(4)}
-        assert all(played & set(group) for group in processes.GROUPS)
+        assert all(played & set(group) for group in aimed.GROUPS)
     assert {fault.plan(turn, "seed")["targets"] for turn in range(100)} == set(TARGETS)
 
 
@@ -505,7 +505,7 @@ def test_a_minute_plays_every_group_of_shapes_and_targets(tmp_path: Path) -> Non
         assert all(shapes & set(group) for group in GROUPS)
         for f in ("kill", "pause"):
             targets = {op.value["targets"] for op in ops if op.f == f}
-            assert all(targets & set(group) for group in processes.GROUPS)
+            assert all(targets & set(group) for group in aimed.GROUPS)
 
 
 def test_schedule_is_a_function_of_the_seed(tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ def test_fault_holds_half_its_time_even_if_the_nemesis_was_late(tmp_path: Path) 
 
 
 def test_registry_names_the_kinds() -> None:
-    assert set(PACKAGES) == {*ALL, "membership"}
+    assert set(PACKAGES) == {*ALL, "membership", "leadership", "delay", "loss", "reset"}
     assert all(PACKAGES[kind].kind == kind for kind in ALL)
 
 
@@ -569,7 +569,7 @@ def test_options_come_from_the_spec() -> None:
     )
     assert list(parsed) == ["partition", "kill", "pause"]
     kill = parsed["kill"]
-    assert isinstance(kill, ProcessOptions)
+    assert isinstance(kill, AimedOptions)
     assert kill.targets == ("all", ("n1", "n3"))
 
 
@@ -597,7 +597,7 @@ def test_only_the_wanted_targets_are_hit() -> None:
         ({"kill": {"targets": []}}, "kill: targets: name at least one"),
         ({"pause": {"interval_s": 0}}, "pause: interval_s: must be more than 0"),
         ({"pause": {"interval_s": "5"}}, "faults: pause: Expected `float | null`"),
-        (["meteor"], "unknown fault 'meteor'; known: kill, membership, partition, pause"),
+        (["meteor"], "unknown fault 'meteor'; known: delay, kill, leadership, loss"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_spec_are_named(faults: Any, message: str) -> None:

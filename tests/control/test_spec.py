@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from labrys.control.errors import UsageError
+from labrys.control.nemesis.nemesis import PACKAGES
 from labrys.control.spec import Spec, read_spec, rerun_command, resolve, stream, to_yaml
 
 
@@ -168,3 +169,10 @@ def test_system_options_are_part_of_the_rerun_command() -> None:
 def test_bad_system_options_are_refused(options: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         resolve({"system_options": options})
+
+
+def test_all_faults_have_a_short_name() -> None:
+    spec = resolve({"faults": ["all"], "seed": 1})
+    assert spec.fault_kinds == tuple(PACKAGES)
+    assert spec.name == "register-all"
+    assert rerun_command(spec) == "labrys test --faults all --seed 1"
