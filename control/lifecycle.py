@@ -24,7 +24,7 @@ from labrys.checkers.verdict import CheckResult, Verdict
 from labrys.control import judge
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment, on_nodes
-from labrys.control.errors import LabrysError, MachineError
+from labrys.control.errors import ClusterError, LabrysError, MachineError
 from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
 from labrys.control.junit import junit_xml
@@ -44,8 +44,14 @@ from labrys.workloads.workload import parse_options
 HEALTHY_TIMEOUT_S: Final = 30.0
 """How long a cluster may take until a write through every node works, at first and after a heal."""
 
+SLEEPERS_TIMEOUT_S: Final = 5.0
+"""How long after a heal a node may still do what it was asked before it; see `_await_recovered`."""
+
 FINAL_TIMEOUT_S: Final = 30.0
 """How long the final reads may take; they normally need a second or two."""
+
+END_TIMEOUT_S: Final = 5.0
+"""How long nodes may take to apply the same once no client writes any more."""
 
 CLIENT_MARGIN_S: Final = 1.5
 """How much later than the client itself the interpreter gives up on an op."""
@@ -185,7 +191,7 @@ class _Run:
             return
         recovered = False
         with self._step("recovery", seconds_as="recovery_s"):
-            recovered = self._await_healthy()
+            recovered = self._await_recovered()
         if not recovered:
             return
         self._say(f"recovered {self._timings['recovery_s']:.1f} s after the heal; final reads")
@@ -194,7 +200,9 @@ class _Run:
             recorded = read_history(self.directory.history).ops
             reads = self._workload.final_generator(self._options, spec.concurrency, recorded)
             self._play(generator.time_limit(FINAL_TIMEOUT_S, generator.clients(reads)))
-            self._end_states = dict(self._system.statuses())
+            self._end_states = dict(
+                self._system.end_states(END_TIMEOUT_S, give_up=self._interruption.asked.is_set)
+            )
 
     # Step 5.
     def tear_down(self, *, leave_cluster: bool) -> None:
@@ -246,6 +254,7 @@ class _Run:
                     history,
                     faults=faults,
                     logs=self.directory.node_logs(),
+                    end_states=self._end_states,
                     budget=self._check_limits(),
                 )
         # Asked once during the check, everything was done and judged all the same.
@@ -310,6 +319,20 @@ class _Run:
         return self._system.await_healthy(
             HEALTHY_TIMEOUT_S, give_up=self._interruption.asked.is_set
         )
+
+    def _await_recovered(self) -> bool:
+        """Wait until the cluster is healthy after the heal; False if it was interrupted.
+
+        Healed once more on the way: a process that stood still may have had a change of members in
+        its inbox and made it when it woke, after the undo, and no write works through a node that
+        was removed. By the second heal every node has done what it was asked before the first.
+        """
+        give_up = self._interruption.asked.is_set
+        with suppress(ClusterError):  # the second wait tells what is still wrong then
+            if not self._system.await_healthy(SLEEPERS_TIMEOUT_S, give_up=give_up):
+                return False
+        self._nemesis.heal()
+        return self._await_healthy()
 
     def _clock_ns(self) -> int:
         return time.monotonic_ns() - self._began_ns

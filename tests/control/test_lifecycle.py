@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.control.loopback import LoopbackEnvironment
+from tests.whole_runs import eventually
 
 from labrys.checkers.history import decode_op, read_history
 from labrys.checkers.op import Op
@@ -96,6 +97,35 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 
 def files_of(outcome: Outcome) -> set[str]:
     return {path.name for path in outcome.run.path.iterdir()} - {"homes"}
+
+
+def test_removal_that_a_sleeper_makes_after_the_heal_is_undone_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen for real: the leader was paused with the request in its inbox, and woke by the heal."""
+    heal = Nemesis.heal
+    heals = 0
+
+    def heal_and_remove(nemesis: Nemesis) -> None:
+        nonlocal heals
+        heal(nemesis)
+        heals += 1
+        if heals == 1:
+            (membership,) = nemesis._packages
+            system = membership.system
+            assert isinstance(system, RaftKv)
+            system.change_members(10, remove=["n3"])
+            # Until n3 has given its leader up, writes through it may still work.
+            eventually(
+                lambda: not (system.status("n3") or {"leader": "?"})["leader"],
+                "n3 hears no more of a leader",
+            )
+
+    monkeypatch.setattr(Nemesis, "heal", heal_and_remove)
+    outcome = rig.run(faults=["membership"], fault_interval=20.0)
+    voters = [status["voters"] for status in outcome.results["end_states"].values()]
+    assert voters == [["n1", "n2", "n3"]] * 3
+    assert outcome.results["checkers"]["agreement"]["verdict"] == "valid"
 
 
 def test_correct_cluster_under_kills_is_valid_and_the_run_is_complete(rig: Rig) -> None:
