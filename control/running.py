@@ -13,6 +13,7 @@ from labrys.checkers.op import Op, OpType
 from labrys.control.environments import registry as environments
 from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
+from labrys.control.nemesis.nemesis import assert_possible
 from labrys.control.report import text
 from labrys.control.spec import Spec, rerun_command
 
@@ -21,6 +22,7 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
     """Run a resolved test, print what happens and how it ended, and return the exit code."""
     say = _sayer(to_stderr=as_json)
     spec = msgspec.structs.replace(spec, env=environments.choose(spec.env, say))
+    assert_possible(spec.fault_kinds, spec.env)
     if spec.env == "netns":
         if leave_cluster:
             raise UsageError("--leave-cluster: nodes in netns end with labrys; use --env docker")

@@ -73,6 +73,14 @@ def parse_faults(faults: Faults, nodes: Sequence[str] | None = None) -> dict[str
     return {kind: _parse_options(kind, options or {}, nodes) for kind, options in given.items()}
 
 
+def assert_possible(kinds: Iterable[str], environment: str) -> None:
+    """Raise UsageError if a kind of fault cannot be had in `environment` on this machine."""
+    for kind in kinds:
+        reason = PACKAGES[kind].obstacle(environment)
+        if reason is not None:
+            raise UsageError(f"--faults {kind}: not with --env {environment} here: {reason}")
+
+
 def build_packages(faults: Faults, env: Environment, system: System) -> tuple[FaultPackage, ...]:
     """Return the fault packages of a spec for this cluster. Raises UsageError as `parse_faults`."""
     return tuple(

@@ -112,6 +112,15 @@ class FaultPackage(ABC):
         self.interval_s = options.interval_s
         self.hold_s = options.hold_s
 
+    @classmethod
+    def obstacle(cls, environment: str) -> str | None:
+        """Return why there are no such faults in `environment` on this machine, and the mend.
+
+        None: there are. Asked before there are any nodes; what only a node can tell is for
+        `set_up` to find out.
+        """
+        return None
+
     @abstractmethod
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
         """Return the plan of the fault number `turn`, counted from 0. A pure function."""

@@ -20,7 +20,13 @@ from labrys.control.ledger import Ledger, in_force, read_ledger
 from labrys.control.nemesis import aimed
 from labrys.control.nemesis.aimed import AimedOptions
 from labrys.control.nemesis.kill import Kill
-from labrys.control.nemesis.nemesis import PACKAGES, Nemesis, build_packages, parse_faults
+from labrys.control.nemesis.nemesis import (
+    PACKAGES,
+    Nemesis,
+    assert_possible,
+    build_packages,
+    parse_faults,
+)
 from labrys.control.nemesis.partition import GROUPS
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.targets import TARGETS
@@ -628,3 +634,13 @@ def test_a_fault_that_outlasts_its_round_is_refused(hold_s: float) -> None:
     with pytest.raises(UsageError, match="do not fit into a round"):
         options.check_times(fault_interval_s=5)
     options.check_times(fault_interval_s=6)
+
+
+def test_fault_that_cannot_be_had_is_refused_before_there_are_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Kill, "obstacle", lambda environment: f"no signals in {environment}")
+    assert_possible(["partition", "pause"], "netns")
+    told = "--faults kill: not with --env netns here: no signals in netns"
+    with pytest.raises(UsageError, match=told):
+        assert_possible(["partition", "kill"], "netns")
