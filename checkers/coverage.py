@@ -42,13 +42,17 @@ class FaultCoverage:
             )
         if not evidence.planned_faults:
             return CheckResult(Verdict.VALID, "no faults were planned", data=data)
-        told = ", ".join(f"{kind} {kinds[kind]['bit']} times" for kind in evidence.planned_faults)
+        told = ", ".join(f"{kind} {_times(kinds[kind]['bit'])}" for kind in evidence.planned_faults)
         return CheckResult(Verdict.VALID, f"seen to bite: {told}", data=data)
 
 
 def _why_not_seen(counts: dict[str, Any]) -> str:
     if counts["applied"]:
-        return f"applied {counts['applied']} times, but no node was seen to feel it"
+        return f"applied {_times(counts['applied'])}, but no node was seen to feel it"
     if counts["failed"]:
         return f"could not be applied ({counts['failed']} attempts)"
     return "planned, but never applied"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

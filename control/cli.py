@@ -148,6 +148,23 @@ def cli() -> None:
     "kill:all+leader narrows; or a YAML mapping.",
 )
 @click.option("--fault-interval", type=float, metavar="S", help="Mean seconds a fault holds (5).")
+@click.option(
+    "--fault-quiet",
+    type=float,
+    metavar="S",
+    help="Mean seconds of quiet after it (as the interval); 0: one strikes as others heal.",
+)
+@click.option(
+    "--faults-at-once",
+    type=int,
+    metavar="N",
+    help="Kinds of faults in a round (of up to 4 all; of more, so many that each has its turn).",
+)
+@click.option(
+    "--fault-plan",
+    metavar="FILE|RUN",
+    help="Faults at fixed times: a YAML list of at_s, hold_s, kind, options; or those of a run.",
+)
 @click.option("--time-limit", type=float, metavar="S", help="Seconds of the main phase (60).")
 @click.option("--rate", type=float, help="Operations asked for per second, in all (200).")
 @click.option("--concurrency", type=int, help="Worker threads (10).")
@@ -163,6 +180,7 @@ def test(
     options: tuple[str, ...],
     system_options: tuple[str, ...],
     faults: str | None,
+    fault_plan: str | None,
     runs_dir: Path,
     leave_cluster: bool,
     as_json: bool,
@@ -187,6 +205,10 @@ def test(
         fields["system_options"] = fields.get("system_options", {}) | given
     if faults is not None:
         fields["faults"] = _faults(faults)
+    if fault_plan is not None:
+        from labrys.control.planning import read_plan
+
+        fields["fault_plan"] = read_plan(fault_plan, runs_dir)
     spec = resolve(fields)
     from labrys.control.running import run_and_print
 

@@ -130,7 +130,7 @@ class _Run:
         self._options = parse_options(
             self._workload, spec.workload_options, concurrency=spec.concurrency
         )
-        packages = build_packages(spec.faults, self._env, self._system)
+        packages = build_packages(spec.fault_options, self._env, self._system)
         self._nemesis = Nemesis(packages, self._ledger, stream(self.seed, "nemesis"))
         self._interpreter = Interpreter(
             clients=self._client,
@@ -354,9 +354,14 @@ class _Run:
             spec.time_limit,
             generator.any_of(
                 generator.clients(generator.stagger(1 / spec.rate, ops)),
-                generator.nemesis(self._nemesis.generator(spec.fault_interval)),
+                generator.nemesis(self._faults_generator()),
             ),
         )
+
+    def _faults_generator(self) -> Generator:
+        if self.spec.fault_plan:
+            return self._nemesis.fixed(self.spec.fault_plan)
+        return self._nemesis.generator(self.spec.timetable)
 
     def _play(self, source: Generator) -> None:
         summary = self._interpreter.run(source)

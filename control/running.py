@@ -13,7 +13,7 @@ from labrys.checkers.op import Op, OpType
 from labrys.control.environments import registry as environments
 from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
-from labrys.control.nemesis.nemesis import assert_possible
+from labrys.control.nemesis.nemesis import PACKAGES, assert_possible
 from labrys.control.report import text
 from labrys.control.spec import Spec, rerun_command
 
@@ -22,7 +22,7 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
     """Run a resolved test, print what happens and how it ended, and return the exit code."""
     say = _sayer(to_stderr=as_json)
     spec = msgspec.structs.replace(spec, env=environments.choose(spec.env, say))
-    assert_possible(spec.fault_kinds, spec.env)
+    spec = _possible(spec, say)
     if spec.env == "netns":
         if leave_cluster:
             raise UsageError("--leave-cluster: nodes in netns end with labrys; use --env docker")
@@ -57,6 +57,23 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
         # click leaves the colours out wherever the output is not a terminal.
         click.echo(text.verdict_block(run.path, results, exit_code=outcome.exit_code, color=True))
     return outcome.exit_code
+
+
+def _possible(spec: Spec, say: Callable[[str], None]) -> Spec:
+    """Return the spec, of `all` faults those that this machine can do; tells of the others.
+
+    Raises UsageError for one that was asked for by its name and cannot be had.
+    """
+    if spec.faults != list(PACKAGES):
+        assert_possible(spec.fault_kinds, spec.env)
+        return spec
+    obstacles = {kind: PACKAGES[kind].obstacle(spec.env) for kind in PACKAGES}
+    for kind, reason in obstacles.items():
+        if reason is not None:
+            say(f"faults: all but {kind}: {reason}")
+    return msgspec.structs.replace(
+        spec, faults=[kind for kind, reason in obstacles.items() if reason is None]
+    )
 
 
 def _sayer(*, to_stderr: bool) -> Callable[[str], None]:

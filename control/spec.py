@@ -19,7 +19,9 @@ import yaml
 
 from labrys.control.errors import UsageError
 from labrys.control.names import known
-from labrys.control.nemesis.nemesis import PACKAGES, parse_faults
+from labrys.control.nemesis.fault_plan import PlannedFault, check_plan
+from labrys.control.nemesis.nemesis import PACKAGES, Faults, parse_faults
+from labrys.control.nemesis.schedule import Timetable
 from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads.registry import WORKLOADS
 from labrys.workloads.workload import parse_options
@@ -53,6 +55,13 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Fault kinds, `all` alone, or a mapping from kind to its options."""
     fault_interval: float = 5.0
     """How long a fault holds, and how long the quiet after it, on average."""
+    fault_quiet: float | None = None
+    """How long the quiet is, if not as long as the fault; 0: one kind strikes as others heal."""
+    faults_at_once: int | None = None
+    """How many kinds strike in a round; None: all of up to four, and of more so many that each has
+    its turn within the time limit."""
+    fault_plan: list[PlannedFault] = []
+    """Faults at fixed times, instead of `faults`."""
     time_limit: float = 60.0
     """Length of the main phase; set-up and the final phase come on top."""
     rate: float = 200.0
@@ -69,7 +78,22 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @property
     def fault_kinds(self) -> tuple[str, ...]:
         """The fault kinds that this test plays."""
-        return tuple(self.faults)
+        return tuple(self.faults) or tuple(dict.fromkeys(fault.kind for fault in self.fault_plan))
+
+    @property
+    def fault_options(self) -> Faults:
+        """The kinds with their options; those of a fixed plan have their own in it."""
+        return self.faults or self.fault_kinds
+
+    @property
+    def timetable(self) -> Timetable:
+        """The rhythm of the faults."""
+        return Timetable(
+            interval_s=self.fault_interval,
+            quiet_s=self.fault_quiet,
+            at_once=self.faults_at_once,
+            time_limit_s=self.time_limit,
+        )
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -124,10 +148,14 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     known("environment", spec.env, ENVIRONMENTS, where="--env")
     known("system", spec.system, SYSTEMS, where="--system")
     known("workload", spec.workload, WORKLOADS, where="--workload")
+    if spec.faults and spec.fault_plan:
+        raise UsageError("--faults and --fault-plan: give one of them, a plan names its faults")
     if spec.faults == ["all"]:
+        # In their own order, whatever the machine can do: which of them it cannot is told, and
+        # left out, when the environment is known.
         spec = msgspec.structs.replace(spec, faults=list(PACKAGES))
     for place, kind in enumerate(spec.fault_kinds):
-        known("fault", kind, PACKAGES, where="--faults")
+        known("fault", kind, PACKAGES, where="--fault-plan" if spec.fault_plan else "--faults")
         if kind in spec.fault_kinds[:place]:
             raise UsageError(f"--faults: {kind!r} is there twice; name each kind once")
     system = SYSTEMS[spec.system]
@@ -147,11 +175,10 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
             "use --nodes 3 or leave out --faults partition"
         )
     # Options are checked here and now, before anything is spent on a run that cannot work.
-    for kind, options in parse_faults(spec.faults, spec.node_names).items():
-        try:
-            options.check_times(spec.fault_interval)
-        except UsageError as error:
-            raise UsageError(f"faults: {kind}: {error}") from error
+    spec.timetable.check(parse_faults(spec.fault_options, spec.node_names))
+    for fault in spec.fault_plan:
+        parse_faults({fault.kind: fault.options}, spec.node_names)
+    check_plan(spec.fault_plan, spec.time_limit)
     try:
         parse_options(WORKLOADS[spec.workload], spec.workload_options, concurrency=spec.concurrency)
     except ValueError as error:
@@ -188,6 +215,8 @@ def rerun_command(spec: Spec) -> str:
             continue
         if field == "faults":
             value = _faults_flag(value)
+        elif field == "fault_plan":
+            value = _in_one_line([_without_defaults(fault) for fault in value])
         elif field in ("workload_options", "system_options"):
             words += [
                 word
@@ -209,9 +238,20 @@ def _faults_flag(faults: list[str] | dict[str, dict[str, Any]]) -> str:
     for kind, options in faults.items():
         chosen = options.get(PACKAGES[kind].choices, [])
         if len(options) > bool(chosen) or not all(isinstance(one, str) for one in chosen):
-            return yaml.safe_dump(faults, default_flow_style=True, width=math.inf).strip()
+            return _in_one_line(faults)
         words.append(f"{kind}:{'+'.join(chosen)}" if chosen else kind)
     return ",".join(words)
+
+
+def _in_one_line(value: Any) -> str:
+    return str(
+        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    ).strip()
+
+
+def _without_defaults(fault: PlannedFault) -> dict[str, Any]:
+    given: dict[str, Any] = msgspec.to_builtins(fault)
+    return {name: value for name, value in given.items() if value not in ({}, None)}
 
 
 _FLAGS = {
@@ -225,6 +265,9 @@ _FLAGS = {
     "workload_options": "--option",
     "faults": "--faults",
     "fault_interval": "--fault-interval",
+    "fault_quiet": "--fault-quiet",
+    "faults_at_once": "--faults-at-once",
+    "fault_plan": "--fault-plan",
     "time_limit": "--time-limit",
     "rate": "--rate",
     "concurrency": "--concurrency",

@@ -27,7 +27,9 @@ from labrys.control.environments.base import Environment
 from labrys.control.errors import ClusterError, UsageError
 from labrys.control.ledger import Ledger
 from labrys.control.names import known
+from labrys.control.nemesis import fault_plan
 from labrys.control.nemesis.delay import Delay
+from labrys.control.nemesis.fault_plan import PlannedFault
 from labrys.control.nemesis.kill import Kill
 from labrys.control.nemesis.leadership import Leadership
 from labrys.control.nemesis.loss import Loss
@@ -36,8 +38,9 @@ from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Plann
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.reset import Reset
+from labrys.control.nemesis.schedule import Timetable, compose
 from labrys.control.systems.base import System
-from labrys.workloads.generator import DONE, Generator, any_of
+from labrys.workloads.generator import Generator
 
 PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
     package.kind: package
@@ -53,9 +56,6 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
     )
 }
 """The kinds of faults that a spec can name."""
-
-STRIKES_WITHIN: Final = 0.25
-"""The part of a round (a fault and its quiet) in which all kinds begin."""
 
 HEAL_WAIT_S: Final = 30.0
 """How long `heal` waits for a fault that is being applied at this very moment."""
@@ -119,21 +119,18 @@ class Nemesis:
         for package in self._packages:
             package.set_up()
 
-    def generator(self, interval_s: float) -> Generator:
-        """Return the endless schedule of all packages; each fault holds about `interval_s`.
+    def generator(self, timetable: Timetable) -> Generator:
+        """Return the endless schedule of all packages."""
+        return compose(self._packages, timetable, self._seed)
 
-        The kinds strike one after the other within half an interval, overlap, and then rest
-        together. Striking all at once, only the first would find a leader to aim at. Spread over
-        the whole round, there would be no quiet in which the cluster recovers and makes progress.
-        """
-        last = max(1, len(self._packages) - 1)
-        schedules = [
-            package.schedule(interval_s, self._seed, phase=STRIKES_WITHIN * place / last)
-            for place, package in enumerate(
-                sorted(self._packages, key=lambda package: package.strike_order)
-            )
-        ]
-        return any_of(*schedules) if schedules else DONE
+    def fixed(self, faults: Sequence[PlannedFault]) -> Generator:
+        """Return the schedule of a list of faults. Raises UsageError for one that cannot be."""
+        by_kind = {package.kind: package for package in self._packages}
+        return fault_plan.play(
+            faults,
+            [_with_options(by_kind[fault.kind], fault.options) for fault in faults],
+            self._seed,
+        )
 
     def invoke(self, op: Op) -> Op:
         """Do what `op` says and return its completion, which tells what was done and seen.
@@ -272,6 +269,11 @@ def _report(fault: int, planned: Planned, outcome: Outcome) -> dict[str, Any]:
 
 def _in_words(errors: Mapping[str, str]) -> str:
     return "; ".join(f"{node}: {error}" for node, error in errors.items())
+
+
+def _with_options(package: FaultPackage, given: Mapping[str, Any]) -> FaultPackage:
+    options = _parse_options(package.kind, given, package.env.nodes)
+    return type(package)(package.env, package.system, options)
 
 
 def _parse_options(kind: str, given: Mapping[str, Any], nodes: Sequence[str] | None) -> Options:

@@ -15,17 +15,13 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
-from labrys.checkers.op import NEMESIS, Op
 from labrys.control.environments.base import Environment, on_nodes
 from labrys.control.errors import LabrysError, UsageError
 from labrys.control.systems.base import System
-from labrys.workloads.context import Context
-from labrys.workloads.generator import Generator, Pending, Step, assign, template
 
 T = TypeVar("T")
 
-JITTER: Final = 0.15
-"""Each beginning and end is early or late by up to this part of the interval."""
+WEIGHT_MAX: Final = 1000
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,8 +30,12 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     interval_s: float | None = None
     """How long a fault of this kind holds, and the quiet after it; None: as the whole test."""
     hold_s: float | None = None
-    """How long it holds, where that is not an interval: a round, a fault and the quiet after it,
-    takes two intervals all the same."""
+    """How long it holds, where that is not an interval: a round, the fault and the quiet after it,
+    takes as long all the same."""
+
+    weight: int = 1
+    """How often this kind has its turn, compared with others, where not all kinds are in force at
+    once."""
 
     def check(self, nodes: Sequence[str] | None) -> None:
         """Raise UsageError for values that cannot be; `nodes` is None while they are unknown."""
@@ -43,15 +43,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise UsageError(f"interval_s: must be more than 0 seconds, not {self.interval_s:g}")
         if self.hold_s is not None and not 0 < self.hold_s < float("inf"):
             raise UsageError(f"hold_s: must be more than 0 seconds, not {self.hold_s:g}")
-
-    def check_times(self, fault_interval_s: float) -> None:
-        """Raise UsageError if a fault would outlast its round; the interval is the whole test's."""
-        round_s = 2 * (self.interval_s or fault_interval_s)
-        if self.hold_s is not None and self.hold_s >= round_s:
-            raise UsageError(
-                f"hold_s: {self.hold_s:g} s do not fit into a round, which takes two intervals, "
-                f"{round_s:g} s; hold shorter, or set a longer interval_s"
-            )
+        if not 1 <= self.weight <= WEIGHT_MAX:
+            raise UsageError(f"weight: must be from 1 to {WEIGHT_MAX}, not {self.weight}")
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -109,6 +102,7 @@ class FaultPackage(ABC):
             )
         self.env = env
         self.system = system
+        self.weight = options.weight
         self.interval_s = options.interval_s
         self.hold_s = options.hold_s
 
@@ -157,76 +151,6 @@ class FaultPackage(ABC):
             Exception
         ):  # a cluster that is being hurt may answer anything: the plan says what then
             return ()
-
-    def schedule(self, interval_s: float, seed: str, *, phase: float = 0.0) -> Generator:
-        """Return the generator of this kind's ops; see `Schedule`."""
-        interval_ns = round((self.interval_s or interval_s) * 1e9)
-        hold_ns = interval_ns if self.hold_s is None else round(self.hold_s * 1e9)
-        return Schedule(
-            package=self,
-            seed=f"{seed}/{self.kind}",
-            interval_ns=interval_ns,
-            hold_ns=hold_ns,
-            phase=phase,
-        )
-
-
-class Schedule(Generator, frozen=True, kw_only=True):
-    """A fault, quiet, a fault, quiet: two intervals a round, the first after half an interval.
-
-    The fault holds for `hold_ns`, normally one interval, and the rest of the round is quiet.
-
-    `phase` puts the first one off by a part of a round (a fault and its quiet), from 0 to 1, so
-    that several kinds do not all strike and rest together.
-
-    Plans and the timetable are functions of the seed alone. If the nemesis was late, because it
-    was busy with another kind, the next step waits until this one has held for half of its time.
-    """
-
-    package: FaultPackage
-    seed: str
-    interval_ns: int
-    hold_ns: int
-    phase: float = 0.0
-    step: int = 0
-    origin: int | None = None
-    """When the first op is due, jitter aside; None until the schedule is asked for the first time.
-    All others are counted from here, so that jitter does not add up and kinds keep their phases."""
-    not_before: int = 0
-
-    def op(self, ctx: Context) -> Step:
-        """Return the next op when it is due. Never exhausted: wrap it in a time limit."""
-        if self.origin is None:
-            wait_ns = round((0.5 + 2 * self.phase) * self.interval_ns)
-            return msgspec.structs.replace(self, origin=ctx.time + wait_ns).op(ctx)
-        due = max(self.not_before, self.origin + self._offset_ns())
-        if ctx.time < due:
-            return Pending(due), self
-        op = assign(ctx, self._next())
-        if isinstance(op, Pending):
-            return op, self
-        not_before = ctx.time + self._length_ns() // 2
-        return op, msgspec.structs.replace(self, step=self.step + 1, not_before=not_before)
-
-    def _next(self) -> Op:
-        turn, is_stop = divmod(self.step, 2)
-        if is_stop:
-            op = template(self.package.stop_f)
-        else:
-            op = template(self.package.start_f, self.package.plan(turn, self.seed))
-        return msgspec.structs.replace(op, process=NEMESIS)
-
-    def _length_ns(self) -> int:
-        """How long what begins at this step lasts: the fault, or the quiet after it."""
-        return 2 * self.interval_ns - self.hold_ns if self.step % 2 else self.hold_ns
-
-    def _offset_ns(self) -> int:
-        """When this step is due, counted from the origin."""
-        turn, is_stop = divmod(self.step, 2)
-        rng = random.Random(f"{self.seed}/jitter/{self.step}")
-        # A short fault must not be jittered away.
-        jitter_ns = min(self.interval_ns, self.hold_ns) * rng.uniform(-JITTER, JITTER)
-        return 2 * turn * self.interval_ns + is_stop * self.hold_ns + round(jitter_ns)
 
 
 def deal(groups: Sequence[Sequence[T]], turn: int, seed: str) -> T:

@@ -13,7 +13,7 @@ from labrys.checkers.op import NEMESIS, Op
 from labrys.checkers.quantiles import SHARES, quantile
 from labrys.checkers.verdict import Verdict
 from labrys.control.report.anomalies import explained, named_indices
-from labrys.control.report.labels import error_text, plan_text, value_text
+from labrys.control.report.labels import error_text, plan_text, planned_kinds, value_text
 from labrys.control.report.operations import OUTCOME_NAMES, Operation, Timeline
 from labrys.control.report.run_files import Results, RunFiles
 from labrys.control.report.schema import (
@@ -64,7 +64,7 @@ def report_data(run: RunFiles) -> ReportData:
     moments = [op.time // 1000 for op in run.ops] + [event.time // 1000 for event in run.faults]
     counts = Counter(OUTCOME_NAMES[operation.outcome] for operation in timeline.operations)
     spec = run.spec
-    planned = [str(kind) for kind in results.faults or spec.get("faults") or ()]
+    planned = list(results.faults) or planned_kinds(spec)
     environment = results.environment or str(spec.get("env") or "?")
     workload = results.workload or str(spec.get("workload") or "?")
     name = results.name or str(spec.get("name") or run.path.resolve().parent.name)

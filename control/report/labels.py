@@ -17,6 +17,12 @@ _TOLD_ELSEWHERE: Final = ("grudge", "nodes", "mechanism", "fallback")
 _SHORT: Final = {"read": "r", "write": "w"}
 
 
+def planned_kinds(spec: Mapping[str, Any]) -> list[str]:
+    """Return the kinds of faults that a stored spec plans, in rounds or at fixed times."""
+    at_times = dict.fromkeys(fault["kind"] for fault in spec.get("fault_plan") or ())
+    return [str(kind) for kind in spec.get("faults") or at_times]
+
+
 def value_text(value: Any) -> str:
     """Return `value` as compact JSON, cut to a length that fits a line."""
     try:

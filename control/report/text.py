@@ -15,7 +15,7 @@ import msgspec
 from labrys.checkers.op import Op
 from labrys.checkers.verdict import CheckResult, Finding, Verdict
 from labrys.control.report.data import report_data
-from labrys.control.report.labels import error_text, value_text
+from labrys.control.report.labels import error_text, planned_kinds, value_text
 from labrys.control.report.run_files import Results, RunFiles, read_run
 from labrys.control.report.schema import FAIL, INFO, OPEN, Anomaly, ReportData
 
@@ -54,7 +54,7 @@ def first_line(spec: Mapping[str, Any]) -> str:
 
     `labrys: seed 8817  register  partition,kill  60 s  5 nodes  netns`
     """
-    faults = ",".join(map(str, spec.get("faults") or ())) or "no faults"
+    faults = ",".join(planned_kinds(spec)) or "no faults"
     nodes = spec.get("nodes", "?")
     count = nodes if isinstance(nodes, int | str) else len(nodes)
     seconds = spec.get("time_limit", spec.get("duration_s"))

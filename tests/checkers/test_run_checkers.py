@@ -213,20 +213,20 @@ def test_every_planned_fault_that_bit_is_valid() -> None:
         fault("kill", 3, FaultStage.EVIDENCE, bit=True),
     )
     assert result.verdict is Verdict.VALID
-    assert result.summary == "seen to bite: partition 1 times, kill 1 times"
+    assert result.summary == "seen to bite: partition once, kill once"
 
 
 @pytest.mark.parametrize(
     ("events", "why"),
     [
         ((), "planned, but never applied"),
-        ((fault("kill", 1, FaultStage.APPLIED),), "applied 1 times, but no node was seen"),
+        ((fault("kill", 1, FaultStage.APPLIED),), "applied once, but no node was seen"),
         (
             (
                 fault("kill", 1, FaultStage.APPLIED),
                 fault("kill", 1, FaultStage.EVIDENCE, bit=False),
             ),
-            "applied 1 times, but no node was seen",
+            "applied once, but no node was seen",
         ),
         ((fault("kill", 1, FaultStage.EVIDENCE, bit=None),), "planned, but never applied"),
         ((fault("kill", 1, FaultStage.FAILED),), "could not be applied (1 attempts)"),

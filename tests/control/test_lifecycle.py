@@ -20,6 +20,7 @@ from labrys.control.environments import registry as environments
 from labrys.control.interruption import Interruption
 from labrys.control.lifecycle import Outcome, run_test
 from labrys.control.nemesis.nemesis import Nemesis
+from labrys.control.planning import read_plan
 from labrys.control.process import State
 from labrys.control.spec import resolve
 from labrys.control.store import RunDirectory
@@ -126,6 +127,21 @@ def test_removal_that_a_sleeper_makes_after_the_heal_is_undone_all_the_same(
     voters = [status["voters"] for status in outcome.results["end_states"].values()]
     assert voters == [["n1", "n2", "n3"]] * 3
     assert outcome.results["checkers"]["agreement"]["verdict"] == "valid"
+
+
+def test_faults_of_a_list_are_played_at_their_times_and_can_be_taken_from_the_run(
+    rig: Rig,
+) -> None:
+    plan = [{"at_s": 0.5, "hold_s": 0.5, "kind": "kill", "options": {"targets": ["leader"]}}]
+    outcome = rig.run(fault_plan=plan, time_limit=2)
+    assert outcome.results["errors"] == []
+    assert outcome.results["faults"] == ["kill"]
+    assert outcome.results["checkers"]["coverage"]["summary"] == "seen to bite: kill once"
+    (again,) = read_plan(str(outcome.run.path), rig.runs_dir)
+    assert 0.5 <= again["at_s"] < 1
+    assert again["plan"]["targets"] == "leader"
+    assert "nodes" not in again["plan"], "who leads is found out again"
+    assert resolve({"fault_plan": [again], "nodes": 3}).fault_kinds == ("kill",)
 
 
 def test_correct_cluster_under_kills_is_valid_and_the_run_is_complete(rig: Rig) -> None:

@@ -29,6 +29,7 @@ from labrys.control.nemesis.nemesis import (
 )
 from labrys.control.nemesis.partition import GROUPS
 from labrys.control.nemesis.pause import Pause
+from labrys.control.nemesis.schedule import Timetable
 from labrys.control.nemesis.targets import TARGETS
 from labrys.control.process import State
 from labrys.workloads import generator as gen
@@ -443,7 +444,7 @@ def test_unknown_op_is_refused_with_the_nearest(rig: Rig) -> None:
 
 def schedule(path: Path, seed: int, seconds: float = 60, faults: Any = ALL) -> list[Op]:
     rig = Rig(path, faults, seed)
-    generator = gen.time_limit(seconds, gen.nemesis(rig.nemesis.generator(5.0)))
+    generator = gen.time_limit(seconds, gen.nemesis(rig.nemesis.generator(Timetable(5.0))))
 
     def answer(op: Op) -> tuple[Op, int]:
         return op, 50_000_000
@@ -545,7 +546,7 @@ def test_without_faults_there_is_nothing_to_play(tmp_path: Path) -> None:
 
 def test_fault_holds_half_its_time_even_if_the_nemesis_was_late(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "f", ["kill", "pause"])
-    generator = gen.time_limit(300, gen.nemesis(rig.nemesis.generator(5.0)))
+    generator = gen.time_limit(300, gen.nemesis(rig.nemesis.generator(Timetable(5.0))))
 
     def slow_to_pause(op: Op) -> tuple[Op, int]:
         return op, 12_000_000_000 if op.f in ("pause", "resume") else 1_000
@@ -603,6 +604,7 @@ def test_only_the_wanted_targets_are_hit() -> None:
         ({"kill": {"targets": []}}, "kill: targets: name at least one"),
         ({"pause": {"interval_s": 0}}, "pause: interval_s: must be more than 0"),
         ({"pause": {"interval_s": "5"}}, "faults: pause: Expected `float | null`"),
+        ({"pause": {"weight": 0}}, "faults: pause: weight: must be from 1 to 1000, not 0"),
         (["meteor"], "unknown fault 'meteor'; known: delay, kill, leadership, loss"),
     ],
 )  # fmt: skip
@@ -630,10 +632,10 @@ def test_a_fault_can_hold_shorter_than_the_quiet_after_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("hold_s", [10, 11])
 def test_a_fault_that_outlasts_its_round_is_refused(hold_s: float) -> None:
-    (options,) = parse_faults({"kill": {"hold_s": hold_s}}).values()
+    options = parse_faults({"kill": {"hold_s": hold_s}})
     with pytest.raises(UsageError, match="do not fit into a round"):
-        options.check_times(fault_interval_s=5)
-    options.check_times(fault_interval_s=6)
+        Timetable(5).check(options)
+    Timetable(6).check(options)
 
 
 def test_fault_that_cannot_be_had_is_refused_before_there_are_nodes(

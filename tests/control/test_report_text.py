@@ -27,6 +27,8 @@ def test_the_first_line_says_what_is_run() -> None:
     }  # fmt: skip
     line = "labrys: seed 8817  register  partition,kill  60 s  5 nodes  netns"
     assert text.first_line(spec) == line
+    spec["faults"], spec["fault_plan"] = [], [{"kind": "kill"}, {"kind": "loss"}, {"kind": "kill"}]
+    assert text.first_line(spec) == line.replace("partition,kill", "kill,loss")
 
 
 def test_the_verdict_block_of_an_invalid_run(tmp_path: Path) -> None:
