@@ -177,6 +177,20 @@ def check_interrupted_run(folder: Path, env: str, number: int) -> WholeRun:
     return run
 
 
+def check_two_runs_at_once(folder: Path, env: str) -> None:
+    """Two runs on one machine do not touch each other: each hurts, and heals, its own nodes."""
+    words = ("--env", env, "--faults", "partition,kill", "--fault-interval", "1")
+    runs = [
+        WholeRun(folder / str(seed), *words, "--time-limit", str(limit_s), "--seed", str(seed))
+        for seed, limit_s in ((1, 4), (2, 9))
+    ]
+    for seed, run in zip((1, 2), runs, strict=True):
+        out = run.end()
+        assert out.splitlines()[-1] == f"labrys: seed {seed}  VALID  exit 0", out
+        assert run.results()["errors"] == []
+        assert_ledger_is_closed(run)
+
+
 def kill_run(folder: Path, env: str) -> WholeRun:
     """SIGKILL a run in the middle of a fault."""
     run = WholeRun(

@@ -27,6 +27,10 @@ def test_correct_node_is_valid_while_members_change(tmp_path: Path) -> None:
     whole_runs.check_changing_members(tmp_path, "netns")
 
 
+def test_two_runs_at_once_do_not_touch_each_other(tmp_path: Path) -> None:
+    whole_runs.check_two_runs_at_once(tmp_path, "netns")
+
+
 def test_seeded_bug_is_found(tmp_path: Path) -> None:
     assert_nothing_runs(whole_runs.check_bug_is_found(tmp_path, "netns"))
 
