@@ -87,8 +87,12 @@ class _Seen:
 def _facts(lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Yield line number and facts of the lines about terms, commits and states."""
     for number, line in enumerate(lines, 1):
-        if _LINE.match(line):
-            yield number, dict(_WORD.findall(line))
+        if not _LINE.match(line) or line.count(" mono_ms=") > 1:
+            continue  # on a full disk lines are torn, and the next one goes on where they end
+        facts = dict(_WORD.findall(line))
+        if number == len(lines) and next(reversed(facts)) != "state_hash":
+            facts.popitem()  # the last word of all may be torn: term=1 of term=12
+        yield number, facts
 
 
 def _number(facts: Mapping[str, str], name: str) -> int | None:

@@ -72,6 +72,8 @@ class Sessions(ByKey):
 
     def judge(self, operations: Sequence[Operation]) -> CheckResult:
         versions = {self._initial: 0}
+        writers = [-1]
+        """By version: the call of who writes it."""
         for operation in operations:
             if operation.f == "read" or operation.is_fail:
                 continue
@@ -84,11 +86,14 @@ class Sessions(ByKey):
                     hint="let the workload write distinct values",
                 )
             versions[version] = len(versions)
+            writers.append(operation.call)
         names = [told(version) for version in versions]
         tally = Tally()
-        demands = _Demands(versions, tally)
+        demands = _Demands(versions, writers, tally)
+        idle = _idle(operations)
         for operation in operations:
-            demands.take(operation)
+            if operation.call not in idle:
+                demands.take(operation)
         violated: dict[str, list[_Demand]] = {}
         for guarantee in self.levels:
             circle = _circle(
@@ -130,6 +135,27 @@ def _written(operation: Operation) -> Any:
     return value[1] if operation.f == "cas" else value
 
 
+def _idle(operations: Sequence[Operation]) -> set[int]:
+    """Return the crashed cas that nobody needs: two that expect each other's value say nothing.
+
+    One happened for certain if somebody found what it left, or it left what another one, which
+    happened, expects.
+    """
+    crashed = {as_key(_written(o)): o for o in operations if o.is_info and o.f == "cas"}
+    found = [
+        as_key(o.value if o.f == "read" else o.invoke.value[0])
+        for o in operations
+        if o.is_ok and o.f != "write"
+    ]
+    idle = {operation.call for operation in crashed.values()}
+    while found:
+        operation = crashed.get(found.pop())
+        if operation is not None and operation.call in idle:
+            idle.remove(operation.call)
+            found.append(as_key(operation.invoke.value[0]))
+    return idle
+
+
 class _Session:
     """What one process has read and written so far."""
 
@@ -156,9 +182,10 @@ class _Demands:
     among themselves need only neighbours.
     """
 
-    def __init__(self, versions: Mapping[Any, int], tally: Tally) -> None:
+    def __init__(self, versions: Mapping[Any, int], writers: Sequence[int], tally: Tally) -> None:
         self.all: list[_Demand] = []
         self._versions = versions
+        self._writers = writers
         self._tally = tally
         self._sessions: dict[int | str, _Session] = {}
         self._nodes = len(versions)
@@ -178,6 +205,10 @@ class _Demands:
             before = self._versions.get(as_key(expected))
             if before is not None and before != written:
                 self._add(before, written, "cas", operation)
+            elif before is None and not operation.is_ok:
+                message = f"op {operation.call} must have found {told(as_key(expected))}, for its "
+                message += f"{told(as_key(_written(operation)))} was found, and nobody wrote that"
+                self._tally.tell("unexpected", message, [operation.call])
             if operation.is_ok:
                 self._find(operation, expected, session)
         # A crashed write is the last of its session: nobody relies on it there.
@@ -201,6 +232,10 @@ class _Demands:
             message = f"op {operation.call} found {told(as_key(value))}, which nobody wrote"
             self._tally.tell("unexpected", message, [operation.call])
             return
+        writer = self._writers[version]
+        if writer > (operation.ret or 0):
+            message = f"op {operation.call} found {told(as_key(value))} before op {writer} began to"
+            self._tally.tell("unexpected", f"{message} write it", [operation.call, writer])
         own = session.place.get(version)
         if own is None:
             if session.all_written >= 0 and session.asked_all.get(version) != session.all_written:

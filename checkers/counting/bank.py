@@ -121,6 +121,8 @@ def _balances(read: Operation) -> dict[str, int | None]:
         pairs = [(name if isinstance(name, str) else json_text(name), b) for name, b in shown]
     else:
         raise wanted(read, '{"account": balance} as its result', shown)
+    if len(dict(pairs)) < len(pairs):
+        raise wanted(read, "every account only once", shown)
     if not all(balance is None or type(balance) is int for _, balance in pairs):
         raise wanted(read, "integers as balances", shown)
     return dict(pairs)

@@ -33,6 +33,8 @@ class LongFork(ByKey):
 
     def assert_sound(self, operation: Operation) -> None:
         micros = operation.value
+        if micros is None and not operation.is_ok:
+            return  # a read that did not say of what
         if not isinstance(micros, list):
             raise wanted(operation, "a list of micro-operations", micros)
         for micro in micros:
@@ -40,6 +42,7 @@ class LongFork(ByKey):
                 not isinstance(micro, list)
                 or len(micro) not in (2, 3)
                 or micro[0] not in (*_READS, *_WRITES)
+                or (len(micro) == 2 and micro[0] in _WRITES)
             ):
                 raise wanted(operation, '["r"|"w", key, value]', micro)
 
@@ -64,7 +67,7 @@ class LongFork(ByKey):
                 continue
             known.add(view)
             for before in view[0]:
-                for after in view[1]:
+                for after in view[1] - {before}:
                     other = orders.get((after, before))
                     if other is not None:
                         x, y = told(before), told(after)
@@ -107,7 +110,7 @@ def _writes(operations: Sequence[Operation]) -> dict[Any, Operation]:
     for operation in operations:
         if operation.is_fail:
             continue
-        for f, key, *_ in operation.invoke.value:
+        for f, key, *_ in operation.value or ():
             if f not in _WRITES:
                 continue
             other = writes.setdefault(as_key(key), operation)
@@ -119,12 +122,17 @@ def _writes(operations: Sequence[Operation]) -> dict[Any, Operation]:
     return writes
 
 
+def _written(write: Operation, key: Any) -> list[Any]:
+    """Return what a transaction writes to `key`."""
+    return [as_key(m[2]) for m in write.value if as_key(m[1]) == as_key(key)]
+
+
 def _look_for_unexpected(read: Operation, writes: dict[Any, Operation], tally: Tally) -> None:
     for _, key, *value in read.value:
         if value in ([], [None]):
             continue
         write = writes.get(as_key(key))
-        written = [] if write is None else [as_key(m[2]) for m in write.invoke.value if m[1] == key]
+        written = [] if write is None else _written(write, key)
         if as_key(value[0]) not in written:
             message = f"op {read.call} read {told(as_key(value[0]))} in {told(as_key(key))}, "
             tally.tell("unexpected", f"{message}which nobody wrote there", [read.call])

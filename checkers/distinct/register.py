@@ -63,7 +63,7 @@ def check(
     clusters = _Clusters({as_key(initial): 0}, [_INITIAL], [_INITIAL], [-1], [-1], [FOREVER])
     consumer: dict[int, int] = {}
     """By value: the value that the cas which expects it leaves."""
-    failure = _collect(operations, clusters, consumer, functions, nil_any)
+    failure = _collect(operations, initial, clusters, consumer, functions, nil_any)
     if failure is not None:
         return failure
     _, call, ret, expects, last_read, first_read = clusters
@@ -131,6 +131,7 @@ def check(
 
 def _collect(
     operations: Sequence[Operation],
+    initial: Any,
     clusters: _Clusters,
     consumer: dict[int, int],
     functions: Mapping[str, str],
@@ -194,7 +195,7 @@ def _collect(
                 other = consumer.setdefault(expected, slot)
                 if other != slot:
                     twice = _twice(clusters, expected, other, slot)
-                    return _or_not_applicable(operations, functions, twice)
+                    return _or_not_applicable(operations, initial, functions, twice)
     for value, slot in slots.items():
         if call[slot] == _NEVER and (
             last_read[slot] >= 0 or (slot in consumer and ret[consumer[slot]] != FOREVER)
@@ -205,10 +206,13 @@ def _collect(
 
 
 def _or_not_applicable(
-    operations: Sequence[Operation], functions: Mapping[str, str], violation: Violation
+    operations: Sequence[Operation],
+    initial: Any,
+    functions: Mapping[str, str],
+    violation: Violation,
 ) -> Outcome:
     """Return `violation` unless a value is written twice further on: then it proves nothing."""
-    written: set[Any] = set()
+    written = {as_key(initial)}
     for operation in operations:
         value = operation.invoke.value
         match functions.get(operation.f):

@@ -57,7 +57,7 @@ class SetModel(Model):
         if f != "contains" or not operation.is_ok:
             return Action(f, argument)
         answer = operation.value
-        if isinstance(answer, list) and len(answer) == 2:
+        if isinstance(answer, list) and len(answer) == 2 and json_text(answer[0]) == argument:
             answer = answer[1]
         if not isinstance(answer, bool):
             raise wanted(operation, "true or false as its result", answer)

@@ -52,7 +52,12 @@ class Txn(Model):
             raise wanted(operation, "a list of micro-operations", value)
         micros: list[tuple[str, str, str | None]] = []
         for micro in value:
-            if not isinstance(micro, list) or len(micro) not in (2, 3) or micro[0] not in _MICRO:
+            if (
+                not isinstance(micro, list)
+                or len(micro) not in (2, 3)
+                or not isinstance(micro[0], str)
+                or micro[0] not in _MICRO
+            ):
                 raise wanted(operation, '["r"|"w"|"append", key, value]', micro)
             f, key = _MICRO[micro[0]], json_text(micro[1])
             seen: str | None = json_text(micro[2] if len(micro) == 3 else None)

@@ -42,7 +42,11 @@ def collect(operations: Iterable[Operation], updates: frozenset[str]) -> Txns:
         if type(value) is not list:
             raise _wrong(operation, value)
         for micro in value:
-            if type(micro) is not list or len(micro) != 3 or micro[0] not in known:
+            try:
+                is_known = type(micro) is list and len(micro) == 3 and micro[0] in known
+            except TypeError:  # a list or a map in place of a name cannot be looked up
+                is_known = False
+            if not is_known:
                 raise _wrong(operation, micro, updates)
         if completion is not None and completion.type == "fail":
             continue

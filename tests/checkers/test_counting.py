@@ -330,6 +330,22 @@ def test_forks(steps: Any, verdict: Verdict, words: str) -> None:
     assert_told(judged(ran(*filled), "long-fork"), verdict, words)
 
 
+def test_fork_is_found_whoever_names_the_keys() -> None:
+    """A read need not say beforehand of what; 1 and 1.0 are two keys."""
+    forked = [("txn", None, [["r", 1, 5], ["r", 2, None]]), ("txn", None, [["r", 2, 6], ["r", 1]])]
+    writes = [("write", [["w", 1, 5]], [["w", 1, 5]]), ("write", [["w", 2, 6]], [["w", 2, 6]])]
+    assert_told(judged(ran(*writes, *forked), "long-fork"), INVALID, "1 long-fork in 2 reads")
+    crashed = ("read", None, None, "info")
+    assert judged(ran(*writes, crashed, forked[0]), "long-fork").verdict is VALID
+    other = ("txn", None, [["r", 1.0, 5], ["r", 2, None]])
+    assert_told(judged(ran(*writes, other), "long-fork"), INVALID, "1 unexpected")
+
+
+def test_fork_takes_two_keys() -> None:
+    both = ("txn", None, [["r", "x", 1], ["r", "x", None], ["r", "y", None]])
+    assert judged(ran(wrote("x"), both, both), "long-fork").data["long-fork"] == 0
+
+
 def test_fork_of_keys_that_are_written_twice_is_refused() -> None:
     with pytest.raises(HistoryError, match='op 2: "x" was written by op 0 already'):
         checker_for("long-fork").assert_fits(History(ran(wrote("x"), wrote("x"))))
@@ -353,7 +369,6 @@ def session(*steps: tuple[str, Any, int]) -> list[Op]:
         (WENT_BACK, ["monotonic-reads"]),
         ([("write", 1, 0), ("read", None, 0)], ["read-your-writes"]),
         ([("cas", [None, 3], 2), ("write", 1, 0), ("cas", [1, 2], 1), ("read", 2, 2)], []),
-        ([("cas", [2, 1], 1), ("write", 1.5, 0), ("write", 2, 2)], []),
         # process 0 wrote 1 and then 2, yet 1 came of 2 by cas
         ([("cas", [2, 1], 0), ("write", 2, 0)], ["monotonic-writes", "writes-follow-reads"]),
         # process 2 saw 4, which came of 3, and wrote 3
@@ -368,7 +383,8 @@ def test_sessions(steps: Any, violated: list[str]) -> None:
     assert result.verdict is (INVALID if violated else VALID)
     for level in ("monotonic-reads", "read-your-writes", "writes-follow-reads"):
         one = judged(session(*steps), "sessions", level=level)
-        assert (one.verdict is INVALID) is (level in violated), level
+        is_bad = level in violated or "out of nowhere" in one.summary
+        assert (one.verdict is INVALID) is is_bad, level
 
 
 def test_sessions_that_hold_one_by_one_may_not_hold_together() -> None:
@@ -393,9 +409,26 @@ def test_session_values_from_nowhere_and_values_written_twice() -> None:
     result = judged(session(("write", 1, 0), ("read", 2, 1)), "sessions")
     assert result.verdict is INVALID
     assert "op 2 found 2, which nobody wrote" in result.findings[0].message
+    early = judged(session(("read", 1, 1), ("write", 1, 0)), "sessions")
+    assert early.verdict is INVALID
+    assert early.findings[0].message == "op 0 found 1 before op 2 began to write it"
     twice = judged(session(("write", 1, 0), ("write", 1, 1), ("read", 1, 1)), "sessions")
     assert twice.verdict is UNKNOWN
     assert "1 is written twice (again by op 2)" in twice.summary
+
+
+def test_crashed_cas_count_only_where_somebody_found_what_they_left() -> None:
+    circle = [("cas", [1, 2], None, "info"), ("cas", [2, 1], None, "info")]
+    unseen = judged(ran(*circle, ("read", None, None)), "sessions")
+    assert (unseen.verdict, unseen.data["violated"]) == (VALID, [])
+    assert judged(ran(*circle, ("read", None, 1)), "sessions").verdict is INVALID
+    nowhere = judged(ran(("cas", [9, 2], None, "info"), ("read", None, 2)), "sessions")
+    assert nowhere.verdict is INVALID
+    assert nowhere.findings[0].message == (
+        "op 0 must have found 9, for its 2 was found, and nobody wrote that"
+    )
+    last = [("write", 5, 5, "info"), ("cas", [5, 6], None, "info"), ("read", None, 6)]
+    assert judged(ran(*last), "sessions").verdict is VALID
 
 
 def holds(ops: Sequence[Op], guarantees: Sequence[str]) -> bool:
@@ -459,7 +492,9 @@ def test_sessions_agree_with_every_order_of_versions() -> None:
         steps = [s for s in steps if (s[1][0] if s[0] == "cas" else s[1]) in written]
         ops = session(*steps)
         result = judged(ops, "sessions")
-        if "violated" not in result.data or "out of nowhere" in result.summary:
+        versions = {None, *(s[1][1] if s[0] == "cas" else s[1] for s in steps if s[0] != "read")}
+        found = {s[1][0] if s[0] == "cas" else s[1] for s in steps if s[0] != "write"}
+        if result.verdict is UNKNOWN or not found <= versions:
             continue
         levels = ("monotonic-reads", "read-your-writes", "monotonic-writes", "writes-follow-reads")
         for level in levels:
@@ -498,7 +533,10 @@ def test_keys_that_saw_too_little_are_counted_and_do_not_hide_the_others() -> No
         ("bank", [("read", None, 5)], 'op 0: read needs {"account": balance}'),
         ("bank", [("read", None, {"a": "b"})], "op 0: read needs integers as balances"),
         ("bank", [("transfer", [1], None)], 'op 0: transfer needs {"from": A'),
+        ("bank", [("read", None, [["a", 1], ["a", 1]])], "op 0: read needs every account only"),
         ("long-fork", [("txn", [["q", 1, 2]], [["q", 1, 2]])], "op 0: txn needs"),
+        ("long-fork", [("txn", [["w", 1]], [["w", 1]])], "op 0: txn needs"),
+        ("long-fork", [("txn", None, None)], "op 0: txn needs a list of micro-operations"),
         ("sessions", [("cas", 3, 3)], "op 0: cas needs"),
         ("set-full", [("push", 1, 1)], "op 0: 'push' is not one of add, read"),
     ],

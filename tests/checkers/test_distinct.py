@@ -54,6 +54,13 @@ def test_register_says_when_it_does_not_apply_even_if_something_looks_wrong() ->
     assert isinstance(register.check(as_history(twice).operations), NotApplicable)
 
 
+def test_register_whose_first_value_is_written_again_is_left_to_the_search() -> None:
+    acts = [Act("cas", [0, 2], 0, 4), Act("cas", [0, 1], 1, 6), Act("write", 0, 2, 5)]
+    operations = as_history(acts).operations
+    assert isinstance(register.check(operations, 0), NotApplicable)
+    assert isinstance(register.check(operations[:2], 0), Violation)
+
+
 def test_one_true_and_one_point_zero_are_three_values() -> None:
     for written, read in ((1, True), (1, 1.0), (1.0, 1), ("1", 1)):
         acts = [Act("write", written, 0, 1), Act("read", read, 2, 3)]

@@ -11,7 +11,9 @@ from labrys.checkers.budget import Budget
 from labrys.checkers.checker import Limits
 from labrys.checkers.decide import decide
 from labrys.checkers.distinct.outcome import Linearizable, NotApplicable, Violation
+from labrys.checkers.history import History, HistoryError
 from labrys.checkers.models import MODELS
+from labrys.checkers.op import Op, OpType
 from labrys.checkers.search import Stuck, Survived
 from labrys.checkers.subject import subjects
 
@@ -101,3 +103,18 @@ def test_values_put_in_again_are_judged_rightly_or_left_to_the_search(
             expected = is_possible(family, acts)
             assert isinstance(outcome, Linearizable) is expected, f"seed {seed}: {acts}: {outcome}"
     assert min(answers["Linearizable"], answers["Violation"]) > 0.1 * histories, answers
+
+
+@pytest.mark.parametrize("family", ["txn", "multi-register"])
+@pytest.mark.parametrize("micro", [["r"], [["r"], "x", 1], [{"r": 1}, "x", 1], [1, "x", 1], "r"])
+def test_what_is_no_micro_operation_is_named(family: str, micro: object) -> None:
+    ops = [Op(OpType.INVOKE, 0, "txn", value=[micro]), Op(OpType.OK, 0, "txn", value=[micro])]
+    with pytest.raises(HistoryError, match='op 0: txn needs \\["r"'):
+        MODELS[family]().action(History(ops).operations[0])
+
+
+@pytest.mark.parametrize("answer", [1, [2, True], [1], "true"])
+def test_contains_answers_about_what_was_asked(answer: object) -> None:
+    ops = [Op(OpType.INVOKE, 0, "contains", value=1), Op(OpType.OK, 0, "contains", value=answer)]
+    with pytest.raises(HistoryError, match="op 0: contains needs true or false as its result"):
+        MODELS["set"]().action(History(ops).operations[0])

@@ -96,6 +96,15 @@ def test_logs_of_a_sound_cluster_are_valid() -> None:
     assert result.data["leaders"] == {"1": ["n1"], "2": ["n2"]}
 
 
+def test_torn_lines_say_nothing() -> None:
+    torn = {"n1": [role("leader", 12), "role=leader term=1"], "n2": [role("leader", 1)]}
+    assert logged(torn).verdict is Verdict.VALID
+    run_into = f"role=leader te2026-01-01T00:00:00.000Z mono_ms=7 n1 {commit(3, 1)}"
+    assert logged({"n1": [run_into, commit(4, 12)], "n2": [role("leader", 1)]}).verdict is (
+        Verdict.VALID
+    )
+
+
 @pytest.mark.parametrize(
     ("logs", "message"),
     [

@@ -200,6 +200,7 @@ def test_nothing_read_is_unknown() -> None:
     [
         ("x", "a transaction is a list of"),
         ([["w", "x", 1]], "a transaction is a list of"),
+        ([[["r"], "x", 1]], "a transaction is a list of"),
         ([["append", "x", 1], ["append", "x", 1]], "appended to key"),
     ],
 )
