@@ -134,6 +134,8 @@ class Model:
 def described(action: Action) -> str:
     """Return `action` for people: `read -> 5`, `write 4`, `cas 4 -> 7`."""
     match action:
+        case (_, tuple(micros), _) if all(isinstance(micro, tuple) for micro in micros):
+            return f"txn {listed(_micro_told(*micro) for micro in micros)}"
         case (f, (old, new), _):
             return f"{f} {old} -> {new}"
         case (f, None | "null", None):
@@ -145,6 +147,10 @@ def described(action: Action) -> str:
         case (f, argument, result):
             return f"{f} {argument} -> {result}"
     raise AssertionError(f"no such action: {action}")
+
+
+def _micro_told(f: str, key: str, value: str | None) -> str:
+    return f'["{f}",{key},{value or ABSENT}]'
 
 
 def known_function(operation: Operation, functions: Mapping[str, str]) -> str:

@@ -16,13 +16,7 @@ from labrys.checkers.models.model import (
 )
 from labrys.checkers.text import json_text
 
-_MICRO: Final = {
-    "r": "r",
-    "read": "r",
-    "w": "w",
-    "write": "w",
-    "append": "append",
-}
+_REGISTERS: Final = {"r": "r", "read": "r", "w": "w", "write": "w"}
 
 
 class Txn(Model):
@@ -34,6 +28,8 @@ class Txn(Model):
     """
 
     functions: ClassVar[dict[str, str]] = {"txn": "txn"}
+    micros: ClassVar[dict[str, str]] = _REGISTERS | {"append": "append"}
+    """What may stand in a transaction, and what each means."""
     pure = frozenset({"look"})
     observers = frozenset({"txn", "look"})
 
@@ -56,10 +52,11 @@ class Txn(Model):
                 not isinstance(micro, list)
                 or len(micro) not in (2, 3)
                 or not isinstance(micro[0], str)
-                or micro[0] not in _MICRO
+                or micro[0] not in self.micros
             ):
-                raise wanted(operation, '["r"|"w"|"append", key, value]', micro)
-            f, key = _MICRO[micro[0]], json_text(micro[1])
+                known = "|".join(f'"{f}"' for f in dict.fromkeys(self.micros.values()))
+                raise wanted(operation, f"[{known}, key, value]", micro)
+            f, key = self.micros[micro[0]], json_text(micro[1])
             seen: str | None = json_text(micro[2] if len(micro) == 3 else None)
             if f == "r" and (not operation.is_ok or (self._nil_says_nothing and seen == ABSENT)):
                 seen = None
@@ -89,7 +86,9 @@ class Txn(Model):
                 else:
                     return Illegal(f"{key} is {held}, which is no list")
             # A list that nobody appended to reads as null or as empty.
-            elif value is not None and value != held and {value, held} != {ABSENT, "[]"}:
+            elif value not in (None, held) and (
+                value != "[]" or key in now or "append" not in self.micros
+            ):
                 return Illegal(f"{key} is {held}")
         return frozenset(now.items())
 
@@ -131,3 +130,5 @@ class Txn(Model):
 
 class MultiRegister(Txn):
     """Several registers, read and written together: a `txn` of `read` and `write`."""
+
+    micros: ClassVar[dict[str, str]] = _REGISTERS

@@ -56,9 +56,22 @@ def dependencies(operations: Iterable[Operation]) -> Graph:
         if txns.ret[number] != FOREVER:
             _collect_reads(graph, number, micros, keys)
     failed = aborted(txns)
+    uncertain = _uncertain(txns, keys)
     for key, known in keys.items():
-        _connect(graph, key, known, failed.get(key, {}))
+        _connect(graph, key, known, failed.get(key, {}), uncertain)
     return graph
+
+
+def _uncertain(txns: Txns, keys: dict[Any, _Key]) -> set[int]:
+    """Return the crashed transactions of which nobody read anything.
+
+    Of one that somebody saw a part of, all the rest has happened as well.
+    """
+    uncertain = {number for number, ret in enumerate(txns.ret) if ret == FOREVER}
+    if uncertain:
+        for known in keys.values():
+            uncertain.difference_update(map(known.writers.get, known.longest))
+    return uncertain
 
 
 def _collect_appends(txns: Txns, keys: dict[Any, _Key]) -> None:
@@ -141,7 +154,9 @@ def _listed(elements: list[Any]) -> str:
     return f"[{','.join(told(element) for element in elements)}]"
 
 
-def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> None:
+def _connect(
+    graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], uncertain: set[int]
+) -> None:
     """Add the edges of one key."""
     order, writers = known.longest, known.writers
     graph.orders[key] = order
@@ -164,8 +179,7 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int]) -> No
     unread = []
     if len(writers) > len(order) or not writers.keys() <= set(order):
         seen = set(order)
-        ret = graph.ret
-        unread = [w for e, w in writers.items() if e not in seen and ret[w] != FOREVER]
+        unread = [w for e, w in writers.items() if e not in seen and w not in uncertain]
     end = -1
     if unread:
         end = graph.add_after(key)

@@ -12,7 +12,7 @@ from labrys.checkers.checker import Limits
 from labrys.checkers.decide import decide
 from labrys.checkers.distinct.outcome import Linearizable, NotApplicable, Violation
 from labrys.checkers.history import History, HistoryError
-from labrys.checkers.models import MODELS
+from labrys.checkers.models import MODELS, Action, Illegal, described
 from labrys.checkers.op import Op, OpType
 from labrys.checkers.search import Stuck, Survived
 from labrys.checkers.subject import subjects
@@ -111,6 +111,24 @@ def test_what_is_no_micro_operation_is_named(family: str, micro: object) -> None
     ops = [Op(OpType.INVOKE, 0, "txn", value=[micro]), Op(OpType.OK, 0, "txn", value=[micro])]
     with pytest.raises(HistoryError, match='op 0: txn needs \\["r"'):
         MODELS[family]().action(History(ops).operations[0])
+
+
+def test_only_lists_may_be_empty_before_anything_was_written() -> None:
+    empty, nothing = Action("look", (("r", '"x"', "[]"),)), Action("look", (("r", '"x"', "null"),))
+    txn, registers = MODELS["txn"](), MODELS["multi-register"]()
+    assert txn.step(txn.initial, empty) == txn.step(txn.initial, nothing) == frozenset()
+    assert isinstance(registers.step(registers.initial, empty), Illegal)
+    written = txn.step(frozenset(), Action("txn", (("w", '"x"', "[]"),)))
+    assert txn.step(written, empty) == written
+    assert isinstance(txn.step(written, nothing), Illegal)
+    (append,) = History([Op(OpType.INVOKE, 0, "txn", value=[["append", "x", 1]])]).operations
+    with pytest.raises(HistoryError, match='txn needs \\["r"\\|"w", key, value'):
+        registers.action(append)
+
+
+def test_transactions_are_told_as_they_stand_in_the_history() -> None:
+    action = Action("txn", (("r", '"x"', None), ("w", '"y"', '"a"')))
+    assert described(action) == 'txn [["r","x",null],["w","y","a"]]'
 
 
 @pytest.mark.parametrize("answer", [1, [2, True], [1], "true"])

@@ -188,6 +188,19 @@ def test_order_of_real_time_alone_is_no_anomaly() -> None:
     assert result.data["survives"] == ["strict-serializable"]
 
 
+def test_crashed_transaction_of_which_somebody_saw_a_part_happened_as_a_whole() -> None:
+    """The last one saw what the crashed one appended to x, and not what it appended to y."""
+    recorder = Recorder()
+    recorder.txn(0, a("x", 1), a("y", 1), outcome=INFO)
+    recorder.txn(1, r("x", [1]), r("y", []))
+    assert "G-single" in recorder.check().data["anomalies"]
+    near = Recorder()
+    near.txn(0, a("x", 1), a("y", 1), outcome=INFO)
+    near.txn(1, r("x", []), r("y", []))
+    near.txn(1, r("x", [1]), r("y", [1]))
+    assert near.check().verdict is Verdict.VALID
+
+
 def test_nothing_read_is_unknown() -> None:
     recorder = Recorder()
     recorder.txn(0, a("x", 1))
