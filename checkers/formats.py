@@ -7,7 +7,7 @@ porcupine-kv  EDN maps with a :key, one a line
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +43,9 @@ def read_any(path: str | Path, form: str = AUTO, *, keyed: bool = False) -> Hist
         form = detect(path)
     if form == "jsonl":
         history = read_history(path)
-        return _by_value(path, history) if keyed else history
-    read = _READERS[form]
+        return _by_value(path, form, history) if keyed else history
     try:
-        ops, lines = read(Path(path).read_text(encoding="utf-8"))
+        ops, lines = _READERS[form](Path(path).read_text(encoding="utf-8"))
     except _LineError as error:
         raise HistoryError(f"{path}:{error.line}: {error}") from None
     except UnicodeDecodeError as error:
@@ -54,7 +53,26 @@ def read_any(path: str | Path, form: str = AUTO, *, keyed: bool = False) -> Hist
     except RecursionError:
         raise HistoryError(f"{path}: nested too deeply") from None
     history = located(path, ops, lines, monotonic=False)
-    return _by_value(path, history) if keyed else history
+    return _by_value(path, form, history) if keyed else history
+
+
+def with_line(path: str | Path, form: str, history: History, error: HistoryError) -> HistoryError:
+    """Return `error` with path and line of the op that it is about.
+
+    `history` was read from there. Errors about an op begin with `op` and its index.
+    """
+    named = re.match(r"op (\d+):", str(error))
+    if named is None:
+        return HistoryError(f"{path}: {error}", error.position)
+    index = int(named[1])
+    position = next(place for place, op in enumerate(history.ops) if op.index == index)
+    if form == "jsonl":
+        lines = [
+            n for n, line in enumerate(Path(path).read_bytes().split(b"\n"), 1) if line.strip()
+        ]
+    else:
+        _, lines = _READERS[form](Path(path).read_text(encoding="utf-8"))
+    return HistoryError(f"{path}:{lines[position]}: {error}", position)
 
 
 def detect(path: str | Path) -> str:
@@ -148,33 +166,35 @@ def _op(fields: dict[str, Any], line: int) -> Op:
         raise _LineError(f"not a history event: {error}", line) from None
 
 
-def _by_value(path: str | Path, history: History) -> History:
+def _by_value(path: str | Path, form: str, history: History) -> History:
     """Take the key out of values that are [key, value]."""
-    ops = []
+    try:
+        return History(_keyed(history), torn=history.torn, monotonic=False)
+    except HistoryError as error:
+        raise with_line(path, form, history, error) from None
+
+
+def _keyed(history: History) -> Iterator[Op]:
     keys: dict[str, str] = {}
     for op in history.ops:
         value = op.value
         if not op.is_client:
-            ops.append(op)
+            yield op
         elif isinstance(value, list) and len(value) == 2:
             key = value[0] if isinstance(value[0], str) else json_text(value[0])
             if keys.setdefault(key, json_text(value[0])) != json_text(value[0]):
                 raise HistoryError(
-                    f"{path}: op {op.index}: the keys {json_text(value[0])} and {keys[key]} "
-                    "would be taken for one"
+                    f"op {op.index}: the keys {json_text(value[0])} and {keys[key]} would be "
+                    "taken for one"
                 )
-            ops.append(msgspec.structs.replace(op, key=key, value=value[1]))
+            yield msgspec.structs.replace(op, key=key, value=value[1])
         elif op.type in (OpType.FAIL, OpType.INFO):
-            ops.append(op)  # it need not repeat what was asked
+            yield op  # it need not repeat what was asked
         else:
             raise HistoryError(
-                f"{path}: op {op.index}: with keyed values, {op.f} needs [key, value], "
+                f"op {op.index}: with keyed values, {op.f} needs [key, value], "
                 f"not {json_text(value)[:80]}"
             )
-    try:
-        return History(ops, torn=history.torn, monotonic=False)
-    except HistoryError as error:
-        raise HistoryError(f"{path}: {error}", error.position) from None
 
 
 _READERS: Final[dict[str, Callable[[str], _Events]]] = {

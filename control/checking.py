@@ -1,8 +1,9 @@
 """`labrys check`: judge stored runs and bare history files again, offline."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -16,7 +17,7 @@ from labrys.checkers.catalogue import (
     names,
 )
 from labrys.checkers.checker import Limits
-from labrys.checkers.formats import AUTO, FORMATS, INITIAL, detect, read_any
+from labrys.checkers.formats import AUTO, FORMATS, INITIAL, detect, read_any, with_line
 from labrys.checkers.history import HistoryError
 from labrys.checkers.text import json_text
 from labrys.checkers.verdict import CheckResult, Verdict, combine
@@ -29,6 +30,9 @@ from labrys.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
     from labrys.control.store import RunDirectory
+
+_ERROR_CHARS_MAX: Final = 1_000
+"""What stands in a file can be of any length; an error about it is to be read."""
 
 # What a run needs is imported with the first one: a bare file is judged in half the time without.
 
@@ -74,7 +78,7 @@ def check_paths(paths: Sequence[str], runs_dir: Path, reading: Reading, *, as_js
             with judge.no_collection():
                 checked = _check(path, runs_dir, reading)
         except UsageError as error:
-            click.echo(f"labrys: error: {error}", err=True)
+            click.echo(f"labrys: error: {_shortened(str(error))}", err=True)
             refused = True
             continue
         verdicts.append(checked.verdict)
@@ -149,6 +153,11 @@ def parse_reading(
 def _check(path: str, runs_dir: Path, reading: Reading) -> Checked:
     if Path(path).is_file():
         return _check_file(path, reading)
+    if not Path(path).exists() and not re.fullmatch(r"-?\d+|latest", path):
+        raise UsageError(
+            f"{path}: no such file: name a history file, a run directory, a number (-1 is the "
+            "newest run) or 'latest'"
+        )
     from labrys.control.store import find_run
 
     return _check_run(find_run(path, runs_dir), reading)
@@ -202,7 +211,7 @@ def _check_file(path: str, reading: Reading) -> Checked:
         try:
             main.assert_fits(history)
         except HistoryError as error:
-            raise UsageError(f"{path}: {error}") from error
+            raise with_line(path, file_format, history, error) from error
     except HistoryError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
@@ -225,6 +234,10 @@ def _check_file(path: str, reading: Reading) -> Checked:
     return Checked(path, judge.conclude_verdict(checkers, failed=False), readings, checkers)
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= _ERROR_CHARS_MAX else f"{text[:_ERROR_CHARS_MAX]}..."
+
+
 def _lines(checked: Checked) -> list[str]:
     # A start of "" must not look like none at all.
     how = "  ".join(
@@ -234,5 +247,5 @@ def _lines(checked: Checked) -> list[str]:
     return [
         f"{checked.path}: {checked.verdict.upper()}  ({how})",
         *text.rig_error_lines(checked.errors),
-        *text.checker_lines(checked.checkers),
+        *text.checker_lines(checked.checkers, rest="--json has them all"),
     ]

@@ -133,6 +133,8 @@ class Model:
 
 def described(action: Action) -> str:
     """Return `action` for people: `read -> 5`, `write 4`, `cas 4 -> 7`."""
+    if isinstance(action.result, tuple):  # the elements of a list or a set
+        action = action._replace(result=listed(map(str, action.result)))
     match action:
         case (_, tuple(micros), _) if all(isinstance(micro, tuple) for micro in micros):
             return f"txn {listed(_micro_told(*micro) for micro in micros)}"

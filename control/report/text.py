@@ -22,6 +22,7 @@ from labrys.control.report.schema import FAIL, INFO, OPEN, Anomaly, ReportData
 FINDINGS_PRINTED_MAX: Final = 3
 """Findings printed for one checker."""
 LINES_PRINTED_MAX: Final = 40
+_REST: Final = "all in results.json"
 """Lines printed of one finding."""
 STEPS_PRINTED_MAX: Final = 12
 """Last steps of a linearizable prefix that are listed."""
@@ -119,8 +120,13 @@ def rig_error_lines(errors: Iterable[Any]) -> list[str]:
     return [f"  rig error: {_one_line(str(error))}" for error in errors]
 
 
-def checker_lines(checkers: Mapping[str, CheckResult], *, color: bool = False) -> list[str]:
-    """Return what each checker concluded: a line, its hint, and its findings unless it is valid."""
+def checker_lines(
+    checkers: Mapping[str, CheckResult], *, rest: str = _REST, color: bool = False
+) -> list[str]:
+    """Return what each checker concluded: a line, its hint, and its findings unless it is valid.
+
+    `rest` says where findings and lines stand that are too many to be printed.
+    """
     width = max((len(name) for name in checkers), default=0)
     lines: list[str] = []
     for name, check in checkers.items():
@@ -131,19 +137,19 @@ def checker_lines(checkers: Mapping[str, CheckResult], *, color: bool = False) -
         if check.verdict is Verdict.VALID:
             continue
         for finding in check.findings[:FINDINGS_PRINTED_MAX]:
-            lines += [f"    {line}" for line in finding_lines(finding)]
+            lines += [f"    {line}" for line in finding_lines(finding, rest)]
         if (more := len(check.findings) - FINDINGS_PRINTED_MAX) > 0:
-            lines.append(f"    ... and {more} more findings, all in results.json")
+            lines.append(f"    ... and {more} more findings, {rest}")
     return lines
 
 
-def finding_lines(finding: Finding) -> list[str]:
+def finding_lines(finding: Finding, rest: str = _REST) -> list[str]:
     """Return a finding as lines: its headline, then the rest of its message indented by two."""
-    head, *rest = [_one_line(line) for line in finding.message.splitlines()] or [""]
-    lines = [head, *(f"  {line}" for line in rest)]
+    head, *others = [_one_line(line) for line in finding.message.splitlines()] or [""]
+    lines = [head, *(f"  {line}" for line in others)]
     if len(lines) > LINES_PRINTED_MAX:
         cut = len(lines) - LINES_PRINTED_MAX
-        lines = [*lines[:LINES_PRINTED_MAX], f"  ... {cut} more lines, all in results.json"]
+        lines = [*lines[:LINES_PRINTED_MAX], f"  ... {cut} more lines, {rest}"]
     return lines
 
 

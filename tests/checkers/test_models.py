@@ -129,6 +129,7 @@ def test_only_lists_may_be_empty_before_anything_was_written() -> None:
 def test_transactions_are_told_as_they_stand_in_the_history() -> None:
     action = Action("txn", (("r", '"x"', None), ("w", '"y"', '"a"')))
     assert described(action) == 'txn [["r","x",null],["w","y","a"]]'
+    assert described(Action("read", None, ("1", '"a"'))) == 'read -> [1,"a"]'
 
 
 @pytest.mark.parametrize("answer", [1, [2, True], [1], "true"])

@@ -48,7 +48,24 @@ def test_history_of_another_model_is_refused_with_its_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "h.jsonl"
-    path.write_text('{"type":"invoke","process":0,"f":"read"}\n')
+    path.write_text('\n{"type":"invoke","process":0,"f":"read","index":7}\n')
     code = check_paths([str(path)], tmp_path, reading(model="mutex"), as_json=False)
     assert code == UsageError.exit_code
-    assert f"{path}: op 0: 'read' is not one of acquire, release" in capsys.readouterr().err
+    assert f"{path}:2: op 7: 'read' is not one of acquire, release" in capsys.readouterr().err
+
+
+def test_file_that_is_not_there_is_no_run_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = check_paths(["missing.jsonl"], tmp_path, reading(model="mutex"), as_json=False)
+    assert code == UsageError.exit_code
+    assert "missing.jsonl: no such file: name a history file, a run" in capsys.readouterr().err
+
+
+def test_error_about_a_long_value_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text(f'{{"type":"invoke","process":0,"f":"{"x" * 100_000}"}}\n')
+    check_paths([str(path)], tmp_path, reading(model="mutex"), as_json=False)
+    assert len(capsys.readouterr().err) < 1_100
