@@ -22,8 +22,8 @@ from labrys.control.report.schema import FAIL, INFO, OPEN, Anomaly, ReportData
 FINDINGS_PRINTED_MAX: Final = 3
 """Findings printed for one checker."""
 LINES_PRINTED_MAX: Final = 40
-_REST: Final = "all in results.json"
 """Lines printed of one finding."""
+_REST: Final = "all in results.json"
 STEPS_PRINTED_MAX: Final = 12
 """Last steps of a linearizable prefix that are listed."""
 LANE_OPS_MAX: Final = 24
