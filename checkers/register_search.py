@@ -129,25 +129,37 @@ class RegisterSearch(Search):
                     states.add(value)
         return states - {-1}
 
-    def _happens_alone(self, number: int) -> bool:
+    def _happen_alone(self, number: int, end: int) -> bool:
         frontier = self._frontier
         if len(frontier) != 1:
             return False
-        of_class = self._class_of[number]
-        table = self._table
-        (state,) = frontier
-        needs = table.needs[of_class]
-        if needs >= 0 and needs != state:
+        ((state, chain),) = frontier.items()
+        kind, needs, leaves = self._table.kind, self._table.needs, self._table.leaves
+        events, class_of = self.events, self._class_of
+        place, placed = self.place, -1
+        while True:
+            of_class = class_of[number]
+            needed = needs[of_class]
+            if needed >= 0 and needed != state:
+                break
+            if kind[of_class] != _READ:
+                if self._owed:
+                    break
+                # Crashed operations are as well placed later: nothing is owed that they could help.
+                state = self._as_seen(leaves[of_class])
+                at = self._ret_of[number]
+                chain = [(bits, (path, number, at)) for bits, path in chain]
+            placed = place
+            if place + 2 >= end:
+                break
+            number = events[place + 1]
+            if number < 0 or events[place + 2] != ~number:
+                break
+            place += 2
+        if placed < 0:
             return False
-        kind = table.kind[of_class]
-        if kind == _READ:
-            return True
-        if self._owed:
-            return False
-        # Crashed operations are as well placed later: nothing is owed that they could help with.
-        after = self._as_seen(table.leaves[of_class])
-        at = self._ret_of[number]
-        self._frontier = {after: [(bits, (path, number, at)) for bits, path in frontier[state]]}
+        self.place = placed
+        self._frontier = {state: chain}
         return True
 
     def _call(self, number: int) -> None:

@@ -174,9 +174,9 @@ class Search:
                 if (
                     self.place < end
                     and events[self.place] == ~number
-                    and self._happens_alone(number)
+                    and self._happen_alone(number, end)
                 ):
-                    self._event = self._ret_of[number]
+                    self._event = self._ret_of[~events[self.place]]
                     self.place += 1
                 else:
                     self._call(number)
@@ -247,8 +247,12 @@ class Search:
         states = self._model.states(actions[c] for c in sorted(classes))
         return None if states is None else {self._intern(state) for state in states}
 
-    def _happens_alone(self, number: int) -> bool:
-        """Place a step that returns at once, if that is possible without further thought."""
+    def _happen_alone(self, number: int, end: int) -> bool:
+        """Place a step that returns at once, if that is possible without further thought.
+
+        More such steps may be placed with it, as long as they return before place `end`; then
+        `place` moves on to the return of the last.
+        """
         if len(self._frontier) != 1:
             return False
         ((state, chain),) = self._frontier.items()
