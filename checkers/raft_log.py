@@ -148,14 +148,14 @@ def _compare(node: str, number: int, facts: Mapping[str, str], seen: _Seen) -> N
     if index is None or state_hash is None or len(state_hash) != 16:
         return
     other, known = seen.states.setdefault(index, (node, state_hash))
-    if other == node:
+    if other == node and known == state_hash:
         return  # after a restart it applies the same entries again
     seen.compared += 1
     if known != state_hash:
         seen.tell(
             "states-differ",
             f"after index {index} {node} had {state_hash} (its log, line {number}) "
-            f"and {other} {known}",
+            f"and {other}{' before' if other == node else ''} {known}",
             node=node,
             line=number,
             index=index,

@@ -96,6 +96,16 @@ def test_logs_of_a_sound_cluster_are_valid() -> None:
     assert result.data["leaders"] == {"1": ["n1"], "2": ["n2"]}
 
 
+def test_node_that_comes_to_another_state_after_a_restart_contradicts_itself() -> None:
+    again = [state("a"), "event=boot term=1 commit=0", state("a")]
+    assert logged({"n1": again}).verdict is Verdict.VALID
+    result = logged({"n1": [*again, state("b")]})
+    assert result.verdict is Verdict.INVALID
+    assert f"after index 1000 n1 had {'b' * 16} (its log, line 4) and n1 before" in (
+        result.findings[0].message
+    )
+
+
 def test_torn_lines_say_nothing() -> None:
     torn = {"n1": [role("leader", 12), "role=leader term=1"], "n2": [role("leader", 1)]}
     assert logged(torn).verdict is Verdict.VALID
