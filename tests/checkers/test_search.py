@@ -67,27 +67,28 @@ def judged(acts: Sequence[Act]) -> bool:
 
 
 @pytest.mark.parametrize("family", ["register", "values", "kv", "mutex"])
-def test_agrees_with_all_orders_on_tiny_messy_histories(family: str) -> None:
+def test_agrees_with_all_orders_on_tiny_messy_histories(family: str, histories: int) -> None:
     verdicts = []
-    for seed in range(3000):
+    for seed in range(histories):
         acts = messy(random.Random(seed), "register" if family == "values" else family)
         expected = is_linearizable(_INITIAL.get(family), acts)
         assert survives(acts, family) is expected, f"seed {seed}: {acts}"
         verdicts.append(expected)
-    assert 300 < sum(verdicts) < 2700, "nearly all histories are of one kind: they test little"
+    assert 0.1 < sum(verdicts) / len(verdicts) < 0.9, "nearly all are of one kind"
 
 
 @pytest.mark.parametrize("block", range(4))
-def test_agrees_with_wing_gong_lowe_on_medium_histories(block: int) -> None:
+def test_agrees_with_wing_gong_lowe_on_medium_histories(block: int, histories: int) -> None:
     # Mistakes in what a useful move is show only here, about once in 1600 (algorithms 3.1.3).
     verdicts = []
-    for seed in range(block * 400, block * 400 + 400):
+    size = histories // 6
+    for seed in range(block * size, block * size + size):
         acts, _ = medium(random.Random(f"medium {seed}"))
         expected = judged(acts)
         assert survives(acts) is expected, f"seed {seed}"
         assert survives(acts, "values") is expected, f"seed {seed}"
         verdicts.append(expected)
-    assert 40 < sum(verdicts) < 360
+    assert 0.1 < sum(verdicts) / len(verdicts) < 0.9
 
 
 @pytest.mark.parametrize("family", ["register", "values"])
