@@ -32,7 +32,7 @@ class Illegal(NamedTuple):
 
 
 class Model:
-    """A sequential object. A subclass needs `functions`, `initial` and `step`; see docs/models.md.
+    """A sequential object. A subclass needs `functions`, `initial`, `step`; see docs/checkers.md.
 
     `action` as it stands here takes argument and result of every operation as JSON text; override
     it to check them or to make other values of them.
