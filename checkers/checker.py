@@ -70,6 +70,12 @@ def run_checker(checker: Checker, history: History, evidence: Evidence) -> Check
     """Run one checker; its own crash becomes its own `error` and leaves the others alone."""
     try:
         return checker.check(history, evidence)
+    except RecursionError:  # no bug: there is always a value that is nested too deeply
+        return CheckResult(
+            verdict=Verdict.ERROR,
+            summary="a value is nested too deeply",
+            hint="the history is to hold plainer values",
+        )
     except Exception as crash:  # a checker's bug must not hide what its siblings found
         return CheckResult(
             verdict=Verdict.ERROR,

@@ -212,6 +212,8 @@ def _check_file(path: str, reading: Reading) -> Checked:
             main.assert_fits(history)
         except HistoryError as error:
             raise with_line(path, file_format, history, error) from error
+        except RecursionError as error:
+            raise HistoryError(f"{path}: a value is nested too deeply") from error
     except HistoryError as error:
         raise UsageError(str(error)) from error
     except OSError as error:

@@ -54,6 +54,24 @@ def test_history_of_another_model_is_refused_with_its_path(
     assert f"{path}:2: op 7: 'read' is not one of acquire, release" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model", ["register", "set-full", "append", "sessions", "rw-register"])
+def test_values_nested_as_deeply_as_can_be_read_are_no_crash(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    f = {"set-full": "add", "append": "append", "rw-register": "txn"}.get(model, "write")
+    path = tmp_path / "h.jsonl"
+    codes = set()
+    for depth in range(800, 1_010, 5):
+        value = "[" * depth + "]" * depth
+        value = f'[["w", "x", {value}]]' if f == "txn" else value
+        event = f'"process":0,"f":"{f}","value":{value}}}\n'
+        path.write_text(f'{{"type":"invoke",{event}{{"type":"ok",{event}')
+        codes.add(check_paths([str(path)], tmp_path, reading(model=model), as_json=False))
+    assert UsageError.exit_code in codes
+    assert codes <= {UsageError.exit_code, 3, 4}
+    assert "bug in labrys" not in capsys.readouterr().out
+
+
 def test_file_that_is_not_there_is_no_run_either(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
