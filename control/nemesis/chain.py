@@ -1,9 +1,13 @@
-"""An iptables chain of our own in each node, which INPUT jumps to.
+"""An iptables chain of our own in each node, which INPUT or another chain jumps to.
 
 It is always set as a whole by one `iptables-restore`, which is atomic within a node, so a change is
 either there or not, doing it twice is the same as doing it once, and a heal is simply the chain
 without rules. Nobody else's rules are touched (Docker's name server lives in the nat table of every
 container).
+
+What one program has let pass from a queue skips the rest of the chains at that place, and goes on
+at the next. So chains with queues have places of their own, before the filter's INPUT: otherwise
+packets that are delayed would come through every partition.
 """
 
 import re
@@ -16,15 +20,26 @@ from labrys.control.nemesis.package import Outcome, each
 
 _LOCK_WAIT_S: Final = 5
 """How long iptables waits while another program holds its lock."""
-_IPTABLES: Final = f"iptables -w {_LOCK_WAIT_S}"
 
 
 class Chain:
     """The chain `name` in every node of an environment."""
 
-    def __init__(self, env: Environment, name: str, what: str) -> None:
+    def __init__(
+        self,
+        env: Environment,
+        name: str,
+        what: str,
+        *,
+        table: str = "filter",
+        hook: str = "INPUT",
+    ) -> None:
         """`what` needs it: that is told where a machine cannot do it."""
         self.name = name
+        self.hook = hook
+        self.iptables = f"iptables -w {_LOCK_WAIT_S} -t {table}"
+        """The command that works on its table."""
+        self._table = table
         self._env = env
         self._what = what
         self._counter = re.compile(
@@ -102,15 +117,16 @@ class Chain:
 
     def remove(self) -> None:
         """Remove the chain from every node."""
+        iptables = self.iptables
         script = f"""\
-{_IPTABLES} -n -L {self.name} >/dev/null
+{iptables} -n -L {self.name} >/dev/null
 case $? in
     0) ;;
     1 | 127) exit 0 ;; # no such chain, no such program
     *) exit 1 ;;
 esac
-while {_IPTABLES} -D INPUT -j {self.name} 2>/dev/null; do :; done
-{_IPTABLES} -F {self.name} && {_IPTABLES} -X {self.name}
+while {iptables} -D {self.hook} -j {self.name} 2>/dev/null; do :; done
+{iptables} -F {self.name} && {iptables} -X {self.name}
 """
         what = f"removing the iptables chain {self.name}"
         on_nodes(self._env.nodes, lambda node: check(node, what, self._env.run(node, script)))
@@ -121,12 +137,13 @@ while {_IPTABLES} -D INPUT -j {self.name} 2>/dev/null; do :; done
         With --noflush, naming the chain makes it if it is missing and empties it if it is there. A
         chain that nobody jumps to would do nothing, so the jump is looked after each time.
         """
+        iptables = self.iptables
         return f"""\
-{_IPTABLES} -v -S {self.name} 2>/dev/null
+{iptables} -v -S {self.name} 2>/dev/null
 iptables-restore -w {_LOCK_WAIT_S} --noflush <<'END' || exit
-*filter
+*{self._table}
 :{self.name} - [0:0]
 {rules}COMMIT
 END
-{_IPTABLES} -C INPUT -j {self.name} 2>/dev/null || {_IPTABLES} -I INPUT -j {self.name}
+{iptables} -C {self.hook} -j {self.name} 2>/dev/null || {iptables} -I {self.hook} -j {self.name}
 """

@@ -6,27 +6,21 @@ know nothing of the fault; and first the rules go, so that even a delayer that c
 holds nothing back any more.
 """
 
-import json
 import random
-import shlex
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from labrys.control import process
-from labrys.control.environments.base import Environment, check, on_nodes
+from labrys.control.environments.base import Environment, on_nodes
 from labrys.control.errors import ClusterError, MachineError, UsageError
 from labrys.control.nemesis import delayer
 from labrys.control.nemesis.aimed import AimedFault, AimedOptions
 from labrys.control.nemesis.chain import Chain
+from labrys.control.nemesis.helper import Helper
 from labrys.control.nemesis.package import Outcome, Planned, each
 from labrys.control.systems.base import System
 
 CHAIN: Final = "LABRYS-DELAY"
 QUEUE: Final = 213
-_NAME: Final = "delayer"
-_READY_WITHIN_S: Final = 5.0
-_POLL_S: Final = 0.01
 _BITES_FROM: Final = 0.5
 """The part of the delay that was asked for from which on it counts as felt."""
 
@@ -68,7 +62,8 @@ class Delay(AimedFault):
         super().__init__(env, system, options)
         self._delays_ms, self._jitter = options.delay_ms, options.jitter
         self._order = "reorder" if options.reorder else "keep"
-        self._chain = Chain(env, CHAIN, "delayed packets")
+        self._chain = Chain(env, CHAIN, "delayed packets", table="mangle")
+        self._delayer = Helper(env, "delayer", delayer.__file__)
 
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
         """Return whom to hurt and how much."""
@@ -84,7 +79,7 @@ class Delay(AimedFault):
     def undo(self) -> Outcome:
         """Take rules and delayers away from all nodes; tells how long packets were held."""
         found, errors = each(self.env.nodes, self._let_go)
-        observed = {node: facts for node, facts in found.items() if facts["packets"]}
+        observed = {node: facts for node, facts in found.items() if facts.get("packets")}
         return Outcome(
             done={node: "hears at once" for node in found},
             observed=observed,
@@ -96,11 +91,10 @@ class Delay(AimedFault):
 
     def set_up(self) -> None:
         """Put the delayer into every node and try it. Raises MachineError where it cannot work."""
-        source = Path(delayer.__file__).read_bytes()
         self._chain.prepare()
 
         def prepare(node: str) -> None:
-            self.env.upload(node, {"delayer.py": source})
+            self._delayer.install(node)
             self._let_go(node)
             try:
                 self._start(node, {"delay_ms": 1, "jitter_ms": 0, "order": "keep", "seed": ""})
@@ -125,39 +119,11 @@ class Delay(AimedFault):
         self._chain.set_for_peers(node, rule)
         return f"hears {plan['delay_ms']:g} ms late"
 
-    def _start(self, node: str, plan: dict[str, Any]) -> None:
-        env = self.env
-        stats, log = self._files(node)
-        numbers = (QUEUE, plan["delay_ms"], plan["jitter_ms"])
-        argv = [env.python(node), f"{env.home(node)}/delayer.py", *map(str, numbers)]
-        argv += [plan["order"], plan["seed"], stats]
-        process.start(env, node, _NAME, argv, log)
-        script = f"""\
-polls={round(_READY_WITHIN_S / _POLL_S)}
-until [ -s {shlex.quote(stats)} ]; do
-    polls=$((polls - 1))
-    if [ $polls -le 0 ]; then tail -n 3 {shlex.quote(log)} >&2; exit 1; fi
-    sleep {_POLL_S}
-done
-"""
-        output = env.run(node, script, timeout_s=_READY_WITHIN_S + 10)
-        if output.code != 0:
-            process.kill(env, node, _NAME)
-        check(node, "starting the delayer", output)
+    def _start(self, node: str, plan: Mapping[str, Any]) -> None:
+        numbers = (QUEUE, plan["delay_ms"], plan["jitter_ms"], 0)
+        self._delayer.start(node, *map(str, numbers), plan["order"], plan["seed"])
 
-    def _let_go(self, node: str) -> dict[str, float]:
+    def _let_go(self, node: str) -> Mapping[str, Any]:
         """Undo it in one node; return how many packets were held, for how long and as was asked."""
-        env = self.env
-        stats, _ = self._files(node)
         self._chain.set(node, {})
-        if process.signal(env, node, _NAME, "TERM"):
-            process.wait_gone(env, node, _NAME)
-        quoted = shlex.quote(stats)
-        script = f"cat {quoted} 2>/dev/null; rm -f {quoted}"
-        said = check(node, "reading what the delayer held", env.run(node, script))
-        facts: dict[str, float] = json.loads(said or '{"packets": 0}')
-        return facts
-
-    def _files(self, node: str) -> tuple[str, str]:
-        home = self.env.home(node)
-        return f"{home}/delayer.json", f"{home}/delayer.log"
+        return self._delayer.stop(node)

@@ -28,8 +28,10 @@ from labrys.control.errors import ClusterError, UsageError
 from labrys.control.ledger import Ledger
 from labrys.control.names import known
 from labrys.control.nemesis import fault_plan
+from labrys.control.nemesis.bandwidth import Bandwidth
 from labrys.control.nemesis.delay import Delay
 from labrys.control.nemesis.fault_plan import PlannedFault
+from labrys.control.nemesis.flap import Flap
 from labrys.control.nemesis.kill import Kill
 from labrys.control.nemesis.leadership import Leadership
 from labrys.control.nemesis.loss import Loss
@@ -46,9 +48,11 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
     package.kind: package
     for package in (
         Partition,
+        Flap,
         Reset,
         Loss,
         Delay,
+        Bandwidth,
         Kill,
         Pause,
         Leadership,

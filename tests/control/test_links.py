@@ -1,4 +1,4 @@
-"""Delay, loss, resets and hand-overs: as data, and with real packets in network namespaces."""
+"""What is done to links, and hand-overs: as data, and with real packets in network namespaces."""
 
 import json
 import random
@@ -12,7 +12,9 @@ from tests.control.nemesis_fakes import FIVE, FakeEnvironment, FakeSystem
 from labrys.control.environments import netns
 from labrys.control.errors import UsageError
 from labrys.control.nemesis.aimed import AimedFault
+from labrys.control.nemesis.bandwidth import Bandwidth, BandwidthOptions
 from labrys.control.nemesis.delay import Delay, DelayOptions
+from labrys.control.nemesis.flap import Flap, FlapOptions
 from labrys.control.nemesis.leadership import Leadership
 from labrys.control.nemesis.loss import Loss, LossOptions
 from labrys.control.nemesis.nemesis import parse_faults
@@ -21,9 +23,17 @@ from labrys.control.nemesis.package import Options, Planned
 _REASON = netns.probe()
 
 
+INTENSITIES = {"delay": "delay_ms", "loss": "percent", "bandwidth": "kbit_s", "flap": "flap_ms"}
+
+
 def faults() -> list[AimedFault]:
     env, system = FakeEnvironment(), FakeSystem()
-    return [Delay(env, system, DelayOptions()), Loss(env, system, LossOptions())]
+    return [
+        Delay(env, system, DelayOptions()),
+        Loss(env, system, LossOptions()),
+        Bandwidth(env, system, BandwidthOptions()),
+        Flap(env, system, FlapOptions()),
+    ]
 
 
 def test_plans_come_from_the_seed_alone_and_draw_every_intensity() -> None:
@@ -31,8 +41,7 @@ def test_plans_come_from_the_seed_alone_and_draw_every_intensity() -> None:
         plans = [fault.plan(turn, "seed") for turn in range(40)]
         assert plans == [again.plan(turn, "seed") for turn in range(40)]
         assert plans != [fault.plan(turn, "other") for turn in range(40)]
-        name = "delay_ms" if isinstance(fault, Delay) else "percent"
-        assert len({plan[name] for plan in plans}) == 3
+        assert len({plan[INTENSITIES[fault.kind]] for plan in plans}) == 3
         assert {plan["targets"] for plan in plans} >= {"leader", "one", "minority"}
 
 
@@ -48,13 +57,25 @@ def test_loss_is_a_rule_for_each_peer_in_the_nodes_that_are_hurt_and_in_no_other
     assert all(not env.scripts[node] for node in FIVE if node != "n2")
 
 
-def test_undo_of_a_loss_goes_to_all_nodes_even_if_one_does_not_answer() -> None:
+def test_undo_goes_to_all_nodes_even_if_one_does_not_answer() -> None:
+    for fault in faults():
+        assert isinstance(fault.env, FakeEnvironment)
+        fault.env.broken.add("n4")
+        outcome = fault.undo()
+        assert set(outcome.errors) == {"n4"}
+        assert set(outcome.done) == {*FIVE} - {"n4"}
+        assert outcome.bit is False
+
+
+def test_links_flap_by_the_jump_to_a_chain_that_is_cut_at_first() -> None:
     env = FakeEnvironment()
-    env.broken.add("n4")
-    outcome = Loss(env, FakeSystem(), LossOptions()).undo()
-    assert set(outcome.errors) == {"n4"}
-    assert set(outcome.done) == {*FIVE} - {"n4"}
-    assert outcome.bit is False
+    fault = Flap(env, FakeSystem(), FlapOptions(flap_ms=(250,)))
+    outcome = fault.apply(fault.settle(fault.plan(0, "seed") | {"nodes": ["n2"]}))
+    assert outcome.done == {"n2": "hears peers for 250 ms and not, by turns"}
+    scripts = "\n".join(env.scripts["n2"])
+    assert "-A LABRYS-FLAP -s 10.213.0.1 -j DROP" in scripts
+    assert "flapper.py 'iptables -w 5 -t filter' INPUT LABRYS-FLAP 250 seed/0/n2 " in scripts
+    assert all(not env.scripts[node] for node in FIVE if node != "n2")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +88,10 @@ def test_undo_of_a_loss_goes_to_all_nodes_even_if_one_does_not_answer() -> None:
         ({"delay": {"delay_ms": [0]}}, "delay_ms: name at least one, each above 0"),
         ({"delay": {"jitter": 1.5}}, "jitter: a part of the delay, from 0 to 1, not 1.5"),
         ({"delay": {"jiter": 1}}, "did you mean 'jitter'?"),
+        ({"bandwidth": {"kbit_s": [0]}}, "kbit_s: name at least one, each from 1 to 1000000"),
+        ({"bandwidth": {"kbit_s": []}}, "kbit_s: name at least one"),
+        ({"flap": {"flap_ms": [1]}}, "flap_ms: name at least one, each from 20 to 60000"),
+        ({"flap": {"flap_ms": []}}, "flap_ms: name at least one"),
     ],
 )
 def test_options_that_cannot_be_are_refused(given: dict[str, Any], told: str) -> None:
@@ -76,7 +101,12 @@ def test_options_that_cannot_be_are_refused(given: dict[str, Any], told: str) ->
 
 
 def test_one_node_has_no_links() -> None:
-    for kind, options in ((Delay, DelayOptions()), (Loss, LossOptions())):
+    for kind, options in (
+        (Delay, DelayOptions()),
+        (Loss, LossOptions()),
+        (Bandwidth, BandwidthOptions()),
+        (Flap, FlapOptions()),
+    ):
         with pytest.raises(UsageError, match="needs at least 2 nodes, not 1"):
             kind(FakeEnvironment(("n1",)), FakeSystem(("n1",)), options)  # type: ignore[arg-type]
 
@@ -85,10 +115,12 @@ _PRELUDE = f"""
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import json, threading
 from labrys.control import process
+from labrys.control.nemesis.bandwidth import Bandwidth, BandwidthOptions
 from labrys.control.nemesis.delay import Delay, DelayOptions
-from labrys.control.nemesis.leadership import Leadership
+from labrys.control.nemesis.flap import Flap, FlapOptions
 from labrys.control.nemesis.loss import Loss, LossOptions
 from labrys.control.nemesis.package import Planned
+from labrys.control.nemesis.partition import Partition, PartitionOptions
 from labrys.control.process import State
 from tests.control.probes import Sleepers, within
 
@@ -185,24 +217,117 @@ say(json.dumps([len(sent("n2", "n1")), fault.undo().errors]))
         code = """
 def left():
     return [
-        [process.state(env, node, "delayer"), env.run(node, "iptables -S").out.count("LABRYS")]
+        [*(process.state(env, node, name) for name in ("delayer", "line", "flapper")),
+         env.run(node, "iptables -S; iptables -t mangle -S").out.count("LABRYS")]
         for node in env.nodes
     ]
 
+def faults():
+    return (Delay(env, system, DelayOptions()), Loss(env, system, LossOptions()),
+            Bandwidth(env, system, BandwidthOptions()), Flap(env, system, FlapOptions()))
+
 before = left()
-for fault in (Delay(env, system, DelayOptions()), Loss(env, system, LossOptions())):
+more = {"percent": 20.0, "kbit_s": 64, "flap_ms": 100}
+for fault in faults():
     fault.set_up()
-    fault.apply(Planned(("n1", "n2"), plan(50) | {"percent": 20.0}))
+    assert fault.apply(Planned(("n1", "n2"), plan(50) | more)).errors == {}
 during = left()
-for fault in (Delay(env, system, DelayOptions()), Loss(env, system, LossOptions())):
+for fault in faults():
     fault.set_up()
-slowest = max(ms for _, ms in sent("n3", "n1"))
+healed = len(sent("n3", "n1"))
 for _ in range(2):
-    for fault in (Delay(env, system, DelayOptions()), Loss(env, system, LossOptions())):
+    for fault in faults():
         fault.tear_down()
-say(json.dumps([during != before, len(sent("n3", "n2")), left() == before]))
+say(json.dumps([during[0][:3], healed, len(sent("n3", "n2")), left() == before]))
 """
-        assert inside(tmp_path, code) == [[True, 20, True]]
+        assert inside(tmp_path, code) == [[["running"] * 3, 20, 20, True]]
+
+    def test_partition_cuts_off_a_node_that_is_slow_to_hear_as_well(self, tmp_path: Path) -> None:
+        """What a delayer lets pass skips the other rules at its place, so it has its own."""
+        code = """
+cut = Partition(env, system, PartitionOptions())
+others = Delay(env, system, DelayOptions()), Bandwidth(env, system, BandwidthOptions())
+for fault in (cut, *others):
+    fault.set_up()
+for fault in others:
+    fault.apply(Planned(("n1",), plan(20) | {"kbit_s": 64}))
+cut.apply(Planned(("n1",), {"grudge": {"n1": ["n2"]}}))
+came = len(sent("n2", "n1"))
+say(json.dumps([came, cut.undo().observed["n1"]["packets"], *(f.undo().bit for f in others)]))
+say(json.dumps(len(sent("n2", "n1"))))
+"""
+        assert inside(tmp_path, code) == [[0, 20, True, True], 20]
+
+    def test_slow_line_holds_packets_and_drops_what_waits_for_too_long(
+        self, tmp_path: Path
+    ) -> None:
+        code = """
+fault = Bandwidth(env, system, BandwidthOptions())
+fault.set_up()
+for kbit_s in (64, 1):
+    applied = fault.apply(Planned(("n1",), {"kbit_s": kbit_s}))
+    began = time.monotonic()
+    slow = len(sent("n2", "n1", count=60, gap_s=0))
+    took_s = time.monotonic() - began
+    fast = [len(sent(*link)) for link in (("n1", "n2"), ("n3", "n2"), ("controller", "n1"))]
+    undone = fault.undo()
+    say(json.dumps([applied.done, slow, took_s, fast, undone.bit, undone.observed,
+                    applied.errors | undone.errors]))
+healed = [ms for _, ms in sent("n2", "n1", count=60, gap_s=0)]
+say(json.dumps([len(healed), fault.undo().bit]))
+"""
+        narrow, narrowest, healed = inside(tmp_path, code)
+        done, came, took_s, fast, bit, observed, errors = narrow
+        assert (done, came, fast, bit, errors) == (
+            {"n1": "hears at 64 kbit/s"}, 60, [20, 20, 20], True, {}
+        )  # fmt: skip
+        assert took_s > 0.28, "60 packets of 38 bytes and more, at 8 bytes a millisecond"
+        line = observed["n1"]
+        assert (line["packets"], line["dropped"], line["queued"] > 0) == (60, 0, True)
+        assert line["kbit_s"] <= 64
+        assert narrowest[1] < 10, "a second is for two packets"
+        assert narrowest[5]["n1"]["dropped"] > 30
+        assert narrowest[3] == [20, 20, 20]
+        assert healed == [60, False]
+
+    def test_links_flap_and_are_whole_at_the_end(self, tmp_path: Path) -> None:
+        code = """
+fault = Flap(env, system, FlapOptions())
+fault.set_up()
+applied = fault.apply(Planned(("n1",), {"flap_ms": 50, "seed": "x"}))
+tried = came = 0
+deadline = time.monotonic() + 20
+cuts = set()
+while (tried == came or not came or len(cuts) < 4) and time.monotonic() < deadline:
+    tried += 1
+    env.run("n1", "true")
+    ends["n2"].sendto(b"x", (env.address("n1"), 9001))
+    ends["n1"].settimeout(0.02)
+    try:
+        came += len(ends["n1"].recv(99))
+    except TimeoutError:
+        pass
+    cuts.add(json.loads(Path(env.home("n1"), "flapper.json").read_text())["cuts"])
+ends["n1"].settimeout(2)
+others = [len(sent(*link)) for link in (("n1", "n2"), ("n3", "n2"), ("controller", "n1"))]
+undone = fault.undo()
+jumps = env.run("n1", "iptables -S INPUT").out.count("-j LABRYS-FLAP")
+say(json.dumps([applied.errors | undone.errors, 0 < came < tried, len(cuts) >= 4, others,
+                undone.bit, undone.observed["n1"]["packets"] == tried - came, jumps,
+                len(sent("n2", "n1")), fault.undo().bit]))
+"""
+        assert inside(tmp_path, code) == [[{}, True, True, [20, 20, 20], True, True, 1, 20, False]]
+
+    def test_undo_mends_links_whose_flapper_has_died(self, tmp_path: Path) -> None:
+        code = """
+fault = Flap(env, system, FlapOptions())
+fault.set_up()
+fault.apply(Planned(("n1",), {"flap_ms": 60_000, "seed": "x"}))
+process.kill(env, "n1", "flapper")
+cut = len(sent("n2", "n1"))
+say(json.dumps([cut, fault.undo().errors, len(sent("n2", "n1"))]))
+"""
+        assert inside(tmp_path, code) == [[0, {}, 20]]
 
     def test_loss_takes_about_its_share_and_heals(self, tmp_path: Path) -> None:
         code = """
