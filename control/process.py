@@ -14,6 +14,10 @@ The pid file is written by the process's own shell just before it becomes the pr
 keeps pid and start time), and `start` returns only once the file is there. So whoever calls
 `kill` after `start` never misses a process that is still on its way up.
 
+What SIGSTOP holds has a file beside the pid file, NAME.pid.held, until SIGCONT. So a program that
+stops and continues a process many times a second, to slow it down, knows when to let it sleep. As
+long as there is one, which its mark NAME.pid.slowed tells, only what is held counts as stopped.
+
 Signals go to the whole process group, which `setsid` made: a database's helpers live and die
 with it.
 """
@@ -61,7 +65,7 @@ def start(env: Environment, node: str, name: str, argv: Sequence[str], log: str)
 probe
 if [ "$state" != dead ]; then echo already; exit 0; fi
 command -v {shlex.quote(argv[0])} >/dev/null || {{ echo {missing} >&2; exit 1; }}
-rm -f "$file" && mkdir -p {shlex.quote(str(PurePosixPath(log).parent))} || exit 1
+rm -f "$file" "$file.held" && mkdir -p {shlex.quote(str(PurePosixPath(log).parent))} || exit 1
 cd {shlex.quote(env.home(node))} || exit 1
 setsid /bin/sh -c {shlex.quote(_BECOME)} "$file" {shlex.join(argv)} \
     </dev/null >>{shlex.quote(log)} 2>&1 &
@@ -85,15 +89,33 @@ def signal(env: Environment, node: str, name: str, signal_name: str) -> bool:
     An absent or dead process is fine and gets nothing: False.
     """
     assert re.fullmatch("[A-Z0-9]+", signal_name), f"write the signal as KILL, not {signal_name!r}"
+    mark = {"STOP": ': >"$file.held"', "CONT": 'rm -f "$file.held"'}.get(signal_name, ":")
     script = f"""{_probe(env, node, name)}
 probe
 if [ "$state" = dead ]; then echo absent; exit 0; fi
+{mark}
 if kill -s {signal_name} -- "-$pid"; then echo sent; exit 0; fi
 probe
 if [ "$state" = dead ]; then echo absent; else exit 1; fi
 """
     said = check(node, f"sending SIG{signal_name} to {name}", env.run(node, script))
     return said.strip() == "sent"
+
+
+def pid_file(env: Environment, node: str, name: str) -> str:
+    """Return the path in `node` of the file that says which process is `name`."""
+    return f"{env.home(node)}/{name}.pid"
+
+
+def go_on(env: Environment, node: str, name: str) -> None:
+    """Let the process go on, unless SIGSTOP is to hold it; take the mark of a slowed one away."""
+    script = f"""{_probe(env, node, name)}
+rm -f "$file.slowed"
+probe
+if [ "$state" = dead ] || [ -e "$file.held" ]; then exit 0; fi
+kill -s CONT -- "-$pid" || {{ probe; [ "$state" = dead ]; }}
+"""
+    check(node, f"letting {name} go on", env.run(node, script))
 
 
 def state(env: Environment, node: str, name: str) -> State:
@@ -139,7 +161,7 @@ def _limit(wait_s: float) -> float:
 def _probe(env: Environment, node: str, name: str) -> str:
     """The shell function `probe`: sets `state` and `pid` for the process `name`."""
     assert re.fullmatch(r"[A-Za-z0-9._-]+", name), f"not a process name: {name!r}"
-    return f"file={shlex.quote(f'{env.home(node)}/{name}.pid')}\n{_PROBE}"
+    return f"file={shlex.quote(pid_file(env, node, name))}\n{_PROBE}"
 
 
 # proc(5): after the command in brackets (which may itself hold spaces and brackets, hence the
@@ -158,7 +180,10 @@ probe() {
     set -- ${stat##*) }
     if [ "${20}" != "$born" ]; then return 0; fi
     case "$1" in
-        T) state=stopped ;;
+        T)
+            state=stopped
+            if [ -e "$file.slowed" ] && [ ! -e "$file.held" ]; then state=running; fi
+            ;;
         Z) if [ "${18}" -gt 1 ]; then state=running; fi ;;
         X | x) ;;
         *) state=running ;;

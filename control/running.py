@@ -13,7 +13,7 @@ from labrys.checkers.op import Op, OpType
 from labrys.control.environments import registry as environments
 from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
-from labrys.control.nemesis.nemesis import PACKAGES, assert_possible
+from labrys.control.nemesis.nemesis import PACKAGES, assert_possible, possible
 from labrys.control.report import text
 from labrys.control.spec import Spec, rerun_command
 
@@ -22,7 +22,7 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
     """Run a resolved test, print what happens and how it ended, and return the exit code."""
     say = _sayer(to_stderr=as_json)
     spec = msgspec.structs.replace(spec, env=environments.choose(spec.env, say))
-    spec = _possible(spec, say)
+    spec = without_impossible(spec, say)
     if spec.env == "netns":
         if leave_cluster:
             raise UsageError("--leave-cluster: nodes in netns end with labrys; use --env docker")
@@ -59,21 +59,15 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
     return outcome.exit_code
 
 
-def _possible(spec: Spec, say: Callable[[str], None]) -> Spec:
-    """Return the spec, of `all` faults those that this machine can do; tells of the others.
-
-    Raises UsageError for one that was asked for by its name and cannot be had.
-    """
+def without_impossible(spec: Spec, say: Callable[[str], None]) -> Spec:
+    """Leave out what cannot be had here, if all faults were asked for; each by name must be had."""
     if spec.faults != list(PACKAGES):
         assert_possible(spec.fault_kinds, spec.env)
         return spec
-    obstacles = {kind: PACKAGES[kind].obstacle(spec.env) for kind in PACKAGES}
-    for kind, reason in obstacles.items():
-        if reason is not None:
-            say(f"faults: all but {kind}: {reason}")
-    return msgspec.structs.replace(
-        spec, faults=[kind for kind, reason in obstacles.items() if reason is None]
-    )
+    kinds, reasons = possible(spec.fault_kinds, spec.env)
+    for kind, reason in reasons.items():
+        say(f"--faults all: without {kind}: not with --env {spec.env} here: {reason}")
+    return msgspec.structs.replace(spec, faults=kinds)
 
 
 def _sayer(*, to_stderr: bool) -> Callable[[str], None]:

@@ -110,14 +110,15 @@ def _obstacles(env: Environment) -> Mapping[str, str | None]:
         env.provision()
         system = RaftKv(env, seed=0)
         for kind, package_type in PACKAGES.items():
+            found[kind] = package_type.obstacle(env.name)
+            if found[kind] is not None:
+                continue
             package = package_type(env, system, package_type.options_type())
             try:
                 package.set_up()
                 package.tear_down()
             except LabrysError as error:
                 found[kind] = str(error)
-            else:
-                found[kind] = None
     finally:
         env.destroy()
     return found

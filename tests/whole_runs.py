@@ -142,6 +142,21 @@ def check_changing_members(folder: Path, env: str) -> None:
         assert "event=members" in log
 
 
+def check_hurt_machines(folder: Path, env: str, *kinds: str) -> WholeRun:
+    """Machines that are slow, stand still and restart leave the node valid and bar no undo."""
+    run = WholeRun(
+        folder,
+        *("--env", env, "--faults", ",".join(("partition", "pause", *kinds))),
+        *("--time-limit", "20", "--fault-interval", "2", "--seed", "5"),
+    )
+    out = run.end()
+    assert run.process.returncode == 0, out
+    bit = run.results()["checkers"]["coverage"]["data"]["kinds"]
+    assert all(bit[kind]["bit"] >= 1 for kind in kinds), bit
+    assert_ledger_is_closed(run)
+    return run
+
+
 def check_bug_is_found(folder: Path, env: str) -> WholeRun:
     """A seeded bug ends in exit 1, is explained, and is found again in the stored run."""
     run = WholeRun(

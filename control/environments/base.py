@@ -8,7 +8,7 @@ there and fetched. A node is a machine that stays up; the processes inside are w
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -67,6 +67,45 @@ class Environment(Protocol):
 
     def destroy(self) -> None:
         """Remove everything that `provision` made. Idempotent; safe after a failed `provision`."""
+
+
+@runtime_checkable
+class Freezable(Protocol):
+    """An environment that can let a whole node stand still.
+
+    Whoever wants to run something in a node that does is refused at once, with a ClusterError.
+    """
+
+    def freeze(self, node: str) -> int:
+        """Let everything in `node` stand still, once the scripts that run there have ended.
+
+        Returns how many processes were seen to.
+        """
+
+    def thaw(self, node: str) -> bool:
+        """Let everything go on that `freeze` stopped; whether there was a node that stood still."""
+
+
+@runtime_checkable
+class CpuLimited(Protocol):
+    """An environment that can give a whole node less of the CPU."""
+
+    def limit_cpu(self, node: str, share: float | None) -> int:
+        """Give `node` this share of one core; None: all it wants.
+
+        Returns how often it had to wait for its share so far, over its whole life.
+        """
+
+
+@runtime_checkable
+class MemoryLimited(Protocol):
+    """An environment that can give a whole node less memory."""
+
+    def limit_memory(self, node: str, room_bytes: int | None) -> int:
+        """Let `node` have so much more than it has now; None: all it wants.
+
+        Returns how many of its processes the kernel killed for lack of memory, over its whole life.
+        """
 
 
 def check(node: str, what: str, output: Output) -> str:

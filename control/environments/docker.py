@@ -21,7 +21,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 from typing import Any, Final
@@ -35,6 +35,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from labrys.control.environments import engine, scripts
 from labrys.control.environments.base import Output, check, on_nodes, output
+from labrys.control.environments.gate import Gate
 from labrys.control.environments.image import ensure_image
 from labrys.control.errors import ClusterError, InternalError, MachineError, UsageError
 
@@ -48,6 +49,13 @@ _BOOT: Final = "import json, sys; exec(json.loads(sys.stdin.readline()))"
 """Fetches its program from standard input, which keeps it out of every `ps` in the node."""
 _TCP_SYSCTLS: Final = {"net.ipv4.tcp_rto_max_ms": "1000", "net.ipv4.tcp_retries2": "60"}
 """As in netns.NODE_SYSCTLS; together or not at all."""
+
+_CGROUP: Final = "/sys/fs/cgroup"
+_PERIOD_US: Final = 100_000
+_QUOTA_MIN_US: Final = 1_000
+"""The kernel takes no less."""
+_MEMORY_ALL: Final = 1 << 50
+"""The engine does not take -1 back, once there was a limit."""
 
 
 def probe() -> str | None:
@@ -73,6 +81,7 @@ class DockerEnvironment:
         self._subnet: str | None = None
         self._containers: dict[str, Container] = {}
         self._shells: dict[str, Shell] = {}
+        self._gate = Gate()
 
     @property
     def name(self) -> str:
@@ -131,14 +140,82 @@ class DockerEnvironment:
         shell = self._shells.get(node)
         if shell is None:
             raise ClusterError(f"{node}: no container; was it provisioned?")
-        return output(node, script, timeout_s, shell.run(script, timeout_s))
+        with self._gate.passed(node):
+            return output(node, script, timeout_s, shell.run(script, timeout_s))
 
     def upload(self, node: str, files: Mapping[str, bytes]) -> None:
         """Put files, by path below `home(node)`, into the container."""
         try:
-            self._containers[node].put_archive(_HOME, _archive(files))
+            with self._gate.passed(node):
+                self._containers[node].put_archive(_HOME, _archive(files))
         except (DockerException, requests.RequestException) as error:
             raise ClusterError(f"{node}: upload failed: {error}") from error
+
+    def freeze(self, node: str) -> int:
+        """Pause the container; return how many processes are in it then."""
+        self._gate.close(node)
+        with self._asked(node, "freezing it") as container:
+            if not _is_paused(container):
+                container.pause()
+            if not _is_paused(container):
+                raise ClusterError(f"{node}: the engine says that its container goes on")
+            return len(container.top()["Processes"])
+
+    def thaw(self, node: str) -> bool:
+        """Let the container go on; whether it was paused."""
+        if node not in self._containers:
+            return False
+        with self._asked(node, "thawing it") as container:
+            was_paused = _is_paused(container)
+            if was_paused:
+                container.unpause()
+        self._gate.open(node)
+        return was_paused
+
+    def limit_cpu(self, node: str, share: float | None) -> int:
+        """Give the container this share of one core; return in how many periods it had to wait."""
+        quota_us = -1 if share is None else max(_QUOTA_MIN_US, round(share * _PERIOD_US))
+        with self._asked(node, "limiting its CPU") as container:
+            # Counted while it has all it wants: with little CPU the script would take its time.
+            if share is None:
+                container.update(cpu_period=_PERIOD_US, cpu_quota=quota_us)
+            waited = self._counter(node, "nr_throttled", "cpu/cpu.stat", "cpu.stat")
+            if share is not None:
+                container.update(cpu_period=_PERIOD_US, cpu_quota=quota_us)
+        return waited
+
+    def limit_memory(self, node: str, room_bytes: int | None) -> int:
+        """Limit the memory of the container; return how many of its processes were killed so far.
+
+        Its swap as well: memory that is swapped out instead would kill nobody.
+        """
+        with self._asked(node, "limiting its memory") as container:
+            if room_bytes is None:
+                container.update(mem_limit=_MEMORY_ALL, memswap_limit=_MEMORY_ALL)
+            killed = self._counter(node, "oom_kill", "memory/memory.oom_control", "memory.events")
+            if room_bytes is not None:
+                script = f"cd {_CGROUP}; cat memory/memory.usage_in_bytes || cat memory.current"
+                used = self.run(node, f"({script}) 2>/dev/null")
+                limit = int(check(node, "reading its memory", used)) + room_bytes
+                container.update(mem_limit=limit, memswap_limit=limit)
+        return killed
+
+    def _counter(self, node: str, name: str, *files: str) -> int:
+        """A line of the first of these files below the container's cgroup: version 1, version 2."""
+        script = f"cd {_CGROUP} && sed -n 's/^{name} //p' {' '.join(files)} 2>/dev/null | tail -n 1"
+        said = self.run(node, script).out.strip()
+        return int(said) if said.isdecimal() else 0
+
+    @contextmanager
+    def _asked(self, node: str, what: str) -> Iterator[Container]:
+        """The container of `node`; what the engine refuses meanwhile becomes a ClusterError."""
+        container = self._containers.get(node)
+        if container is None:
+            raise ClusterError(f"{node}: no container; was it provisioned?")
+        try:
+            yield container
+        except (DockerException, requests.RequestException) as error:
+            raise ClusterError(f"{node}: {what} failed: {error}") from error
 
     def collect_logs(self, node: str, into: Path) -> None:
         """Copy the files of `log_dir(node)` to `into`; a container that is gone has none."""
@@ -287,6 +364,11 @@ class Shell:
     def _frame_bytes(self) -> int:
         length: int = struct.unpack_from(">I", self._received, 4)[0]
         return length
+
+
+def _is_paused(container: Container) -> bool:
+    container.reload()
+    return bool(container.attrs["State"]["Paused"])
 
 
 def collect(container: Container, into: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from labrys.control.environments import namespaces
 from labrys.control.environments.base import Output, check, on_nodes, output
+from labrys.control.environments.gate import Gate
 from labrys.control.environments.namespaces import enter
 from labrys.control.environments.scripts import run_script, search_path
 from labrys.control.errors import ClusterError, InternalError, MachineError, UsageError
@@ -70,6 +71,9 @@ class NetnsEnvironment:
         self._nodes = nodes
         self._run_dir = run_dir.resolve()
         self._say = say
+        self._gate = Gate()
+        self._frozen: dict[str, dict[int, int]] = {}
+        """By node that stands still: descriptors of the processes that were stopped, by pid."""
 
     @property
     def name(self) -> str:
@@ -126,7 +130,8 @@ class NetnsEnvironment:
     def run(self, node: str, script: str, *, timeout_s: float = 10.0) -> Output:
         """Run `script` with /bin/sh in the namespace of `node`. About 2 ms."""
         within = ("nsenter", f"--net=/run/netns/{node}")
-        return output(node, script, timeout_s, run_script(script, timeout_s, within))
+        with self._gate.passed(node):
+            return output(node, script, timeout_s, run_script(script, timeout_s, within))
 
     def upload(self, node: str, files: Mapping[str, bytes]) -> None:
         """Put files, by path below `home(node)`, into `node`."""
@@ -134,6 +139,37 @@ class NetnsEnvironment:
             target = Path(self.home(node), path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+
+    def freeze(self, node: str) -> int:
+        """Stop every process in the namespace of `node`; return how many have stopped.
+
+        Those that somebody else had stopped before are none of ours: `thaw` leaves them asleep.
+        """
+        self._gate.close(node)
+        ours = self._frozen.setdefault(node, {})
+        inode = os.stat(f"/run/netns/{node}").st_ino
+        deadline = time.monotonic() + _GONE_WITHIN_S
+        # Again and again: a process that was not stopped yet may have made another.
+        while awake := [pid for pid in _processes_in({inode}) if not _has_stopped(pid)]:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{node}: told to stop, but still going: processes {awake}")
+            for pid in awake:
+                with contextlib.suppress(ProcessLookupError):
+                    if pid not in ours:
+                        ours[pid] = os.pidfd_open(pid)
+                    signal.pidfd_send_signal(ours[pid], signal.SIGSTOP)
+            time.sleep(0.002)
+        return len(ours)
+
+    def thaw(self, node: str) -> bool:
+        """Let go on what `freeze` stopped; whether it had stopped anything."""
+        ours = self._frozen.pop(node, {})
+        for descriptor in ours.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+            os.close(descriptor)
+        self._gate.open(node)
+        return bool(ours)
 
     def collect_logs(self, node: str, into: Path) -> None:
         """Copy the files of `log_dir(node)` to `into`, unless they lie there already."""
@@ -147,6 +183,8 @@ class NetnsEnvironment:
             return  # nothing can have been made
         made = [node for node in self._nodes if Path("/run/netns", node).exists()]
         _kill_all(made)
+        for node in self._nodes:
+            self.thaw(node)
         # Deleting a namespace takes its end of a veth pair along, but at a time of the kernel's own
         # choosing. Deleted as a group, the links are gone on return and can be made again; one by
         # one they would cost 25 ms each.
@@ -205,6 +243,16 @@ def _processes_in(inodes: set[int]) -> Iterator[int]:
             with contextlib.suppress(OSError):
                 if os.stat(f"/proc/{entry}/ns/net").st_ino in inodes:
                     yield int(entry)
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether a process stands still, or is no more."""
+    try:
+        # proc(5): the name, field 2, may itself hold spaces and brackets; the state is field 3.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "TZX"
 
 
 def _try_chain() -> None:

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labrys.control.environments.base import Environment
 from labrys.control.errors import InternalError, MachineError
+
+if TYPE_CHECKING:
+    from labrys.control.environments.docker import DockerEnvironment
+    from labrys.control.environments.netns import NetnsEnvironment
 
 
 def make(
     name: str, nodes: tuple[str, ...], run_dir: Path, say: Callable[[str], None]
 ) -> Environment:
     """Return the environment `name`; nothing is provisioned yet."""
-    if name == "docker":
-        from labrys.control.environments.docker import DockerEnvironment
+    return _class_of(name)(nodes, run_dir, say)
 
-        return DockerEnvironment(nodes, run_dir, say)
-    if name == "netns":
-        from labrys.control.environments.netns import NetnsEnvironment
 
-        return NetnsEnvironment(nodes, run_dir, say)
-    raise InternalError(f"no environment {name!r}")
+def offers(name: str, capability: type) -> bool:
+    """Whether the environment `name` has a capability: `Freezable`, `CpuLimited`, ..."""
+    return issubclass(_class_of(name), capability)
 
 
 def obstacle(name: str) -> str | None:
@@ -73,3 +75,15 @@ def heal_leftovers(name: str, say: Callable[[str], None]) -> None:
 
         for failure in heal(say, spare_finished=True).failures:
             say(f"heal: {failure}")
+
+
+def _class_of(name: str) -> "type[DockerEnvironment] | type[NetnsEnvironment]":
+    if name == "docker":
+        from labrys.control.environments.docker import DockerEnvironment
+
+        return DockerEnvironment
+    if name == "netns":
+        from labrys.control.environments.netns import NetnsEnvironment
+
+        return NetnsEnvironment
+    raise InternalError(f"no environment {name!r}")

@@ -32,15 +32,19 @@ from labrys.control.nemesis.bandwidth import Bandwidth
 from labrys.control.nemesis.delay import Delay
 from labrys.control.nemesis.fault_plan import PlannedFault
 from labrys.control.nemesis.flap import Flap
+from labrys.control.nemesis.freeze import Freeze
 from labrys.control.nemesis.kill import Kill
 from labrys.control.nemesis.leadership import Leadership
 from labrys.control.nemesis.loss import Loss
 from labrys.control.nemesis.membership import Membership
+from labrys.control.nemesis.oom import Oom
 from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.reset import Reset
 from labrys.control.nemesis.schedule import Timetable, compose
+from labrys.control.nemesis.slow_cpu import SlowCpu
+from labrys.control.nemesis.storm import RestartStorm
 from labrys.control.systems.base import System
 from labrys.workloads.generator import Generator
 
@@ -54,7 +58,11 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         Delay,
         Bandwidth,
         Kill,
+        RestartStorm,
         Pause,
+        SlowCpu,
+        Oom,
+        Freeze,
         Leadership,
         Membership,
     )
@@ -79,10 +87,15 @@ def parse_faults(faults: Faults, nodes: Sequence[str] | None = None) -> dict[str
 
 def assert_possible(kinds: Iterable[str], environment: str) -> None:
     """Raise UsageError if a kind of fault cannot be had in `environment` on this machine."""
-    for kind in kinds:
-        reason = PACKAGES[kind].obstacle(environment)
-        if reason is not None:
-            raise UsageError(f"--faults {kind}: not with --env {environment} here: {reason}")
+    for kind, reason in possible(kinds, environment)[1].items():
+        raise UsageError(f"--faults {kind}: not with --env {environment} here: {reason}")
+
+
+def possible(kinds: Iterable[str], environment: str) -> tuple[list[str], dict[str, str]]:
+    """Return the kinds that can be had in `environment` here, and why the others cannot."""
+    obstacles = {kind: PACKAGES[kind].obstacle(environment) for kind in kinds}
+    can = [kind for kind, reason in obstacles.items() if reason is None]
+    return can, {kind: reason for kind, reason in obstacles.items() if reason is not None}
 
 
 def build_packages(faults: Faults, env: Environment, system: System) -> tuple[FaultPackage, ...]:
@@ -148,6 +161,7 @@ class Nemesis:
         package = self._by_f[op.f]
         with self._lock:
             if op.f == package.stop_f:
+                self._make_way(package)
                 value, errors = self._undo(package)
             elif self._has_ended:
                 value, errors = None, {"nemesis": "not done: the faults were healed for good"}
@@ -227,6 +241,12 @@ class Nemesis:
         self._record(fault, stage, package, error=_in_words(outcome.errors) or None)
         self._record_evidence(fault, package, planned, outcome)
         return _report(fault, planned, outcome), errors
+
+    def _make_way(self, package: FaultPackage) -> None:
+        """Undo what would keep a package from undoing its own; the ledger tells how that went."""
+        for other in self._packages:
+            if other.bars_undo and other is not package and self._active[other.kind]:
+                self._undo(other)
 
     def _undo(
         self, package: FaultPackage, undo: Callable[[], Outcome] | None = None

@@ -189,7 +189,7 @@ def _schedule(
     package: FaultPackage, timetable: Timetable, rounds: Rounds, seed: str, phase: float
 ) -> Schedule:
     interval_s = package.interval_s or timetable.interval_s
-    hold_s = interval_s if package.hold_s is None else package.hold_s
+    hold_s = package.holds * interval_s if package.hold_s is None else package.hold_s
     return Schedule(
         package=package,
         rounds=rounds,

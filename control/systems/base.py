@@ -14,6 +14,10 @@ from labrys.control.process import State
 class System(Protocol):
     """A cluster whose processes can be hurt. Methods raise ClusterError when a node refuses."""
 
+    @property
+    def process_name(self) -> str:
+        """The name of its process in every node, as `labrys.control.process` knows it."""
+
     def start(self, node: str) -> None:
         """Start the process; one that is there already, running or paused, is left alone.
 

@@ -66,6 +66,11 @@ class RaftKv:
             flags += [f"--{name}", str(value)]
         return tuple(flags)
 
+    @property
+    def process_name(self) -> str:
+        """The name of the process in every node."""
+        return _NAME
+
     def install(self) -> None:
         """Put the node's code into every node."""
         files = _package_files()

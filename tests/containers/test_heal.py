@@ -22,6 +22,8 @@ from labrys.control.environments.docker import DockerEnvironment
 env = DockerEnvironment(("n1", "n2"), Path(sys.argv[1]), lambda line: None)
 env.provision()
 env.run("n1", f"echo last words >{env.log_dir('n1')}/log")
+env.freeze("n1")
+env.limit_cpu("n2", 0.05)
 print("ready", flush=True)
 signal.pause()
 """
@@ -48,7 +50,7 @@ def killed_run(run_dir: Path) -> set[str]:
     return names_of(run_dir)
 
 
-def test_a_killed_run_is_removed_after_its_logs_were_saved_and_a_live_one_stays(
+def test_a_killed_run_is_removed_even_frozen_after_its_logs_were_saved_and_a_live_one_stays(
     make_environment: MakeEnvironment, tmp_path: Path
 ) -> None:
     alive = make_environment("n1", run_dir=tmp_path / "alive")

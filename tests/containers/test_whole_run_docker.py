@@ -33,6 +33,11 @@ def test_two_runs_at_once_do_not_touch_each_other(tmp_path: Path) -> None:
     whole_runs.check_two_runs_at_once(tmp_path, "docker")
 
 
+def test_correct_node_is_valid_on_machines_that_are_hurt(tmp_path: Path) -> None:
+    kinds = ("bandwidth", "restart-storm", "slow-cpu", "freeze", "oom")
+    assert left_of(whole_runs.check_hurt_machines(tmp_path, "docker", *kinds)) == []
+
+
 def test_seeded_bug_is_found(tmp_path: Path) -> None:
     assert left_of(whole_runs.check_bug_is_found(tmp_path, "docker")) == []
 

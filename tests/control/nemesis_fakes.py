@@ -23,6 +23,7 @@ class FakeEnvironment:
         """By node: what any script leaves; by default nothing and success."""
         self.broken: set[str] = set()
         """Nodes in which no script can be run at all."""
+        self.frozen: set[str] = set()
 
     def provision(self) -> None: ...
 
@@ -50,9 +51,44 @@ class FakeEnvironment:
 
     def collect_logs(self, node: str, into: Path) -> None: ...
 
+    def freeze(self, node: str) -> int:
+        if node in self.broken:
+            raise ClusterError(f"{node}: no answer")
+        self.frozen.add(node)
+        return 3
+
+    def thaw(self, node: str) -> bool:
+        if node in self.broken:
+            raise ClusterError(f"{node}: no answer")
+        was_frozen = node in self.frozen
+        self.frozen.discard(node)
+        return was_frozen
+
+
+class LimitedEnvironment(FakeEnvironment):
+    """One that can limit CPU and memory; counts as many waits and kills as limits."""
+
+    def __init__(self, nodes: tuple[str, ...] = FIVE) -> None:
+        super().__init__(nodes)
+        self.limits: dict[str, list[float | None]] = {node: [] for node in nodes}
+
+    def limit_cpu(self, node: str, share: float | None) -> int:
+        return self._limit(node, share)
+
+    def limit_memory(self, node: str, room_bytes: int | None) -> int:
+        return self._limit(node, room_bytes)
+
+    def _limit(self, node: str, limit: float | None) -> int:
+        if node in self.broken:
+            raise ClusterError(f"{node}: no answer")
+        self.limits[node].append(limit)
+        return len(self.limits[node])
+
 
 class FakeSystem:
     """Processes that are nothing but their states."""
+
+    process_name = "db"
 
     def __init__(self, nodes: tuple[str, ...] = FIVE) -> None:
         self.states = dict.fromkeys(nodes, State.RUNNING)

@@ -36,6 +36,8 @@ Link = tuple[str, str]
 class Sleepers:
     """A system whose database does nothing but be there."""
 
+    process_name = "db"
+
     def __init__(self, env: Environment, leader: str) -> None:
         self.env = env
         self.leader = leader

@@ -564,7 +564,7 @@ def test_fault_holds_half_its_time_even_if_the_nemesis_was_late(tmp_path: Path) 
 def test_registry_names_the_kinds() -> None:
     assert set(PACKAGES) == {
         *(*ALL, "membership", "leadership", "delay", "loss", "reset"),
-        *("bandwidth", "flap"),
+        *("bandwidth", "flap", "freeze", "oom", "restart-storm", "slow-cpu"),
     }
     assert all(PACKAGES[kind].kind == kind for kind in ALL)
 
@@ -608,7 +608,7 @@ def test_only_the_wanted_targets_are_hit() -> None:
         ({"pause": {"interval_s": 0}}, "pause: interval_s: must be more than 0"),
         ({"pause": {"interval_s": "5"}}, "faults: pause: Expected `float | null`"),
         ({"pause": {"weight": 0}}, "faults: pause: weight: must be from 1 to 1000, not 0"),
-        (["meteor"], "unknown fault 'meteor'; known: bandwidth, delay, flap, kill"),
+        (["meteor"], "unknown fault 'meteor'; known: bandwidth, delay, flap, freeze"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_spec_are_named(faults: Any, message: str) -> None:

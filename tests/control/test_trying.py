@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.control.nemesis_fakes import FakeEnvironment
+from tests.control.nemesis_fakes import LimitedEnvironment
 from tests.whole_runs import labrys
 
 from labrys.control import trying
@@ -20,8 +20,10 @@ from labrys.control.trying import Row
 _REASON = netns.probe()
 
 
-class Tried(FakeEnvironment):
+class Tried(LimitedEnvironment):
     """Any script succeeds in it; notes whether it was removed."""
+
+    name = "docker"
 
     def __init__(self) -> None:
         super().__init__(("n1", "n2", "n3"))
@@ -85,12 +87,14 @@ def test_environment_that_is_not_there_says_why_once_for_all_its_faults(
 
 @pytest.mark.netns
 @pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
-def test_namespaces_can_do_every_fault() -> None:
+def test_namespaces_can_do_every_fault_but_run_out_of_memory() -> None:
     done = labrys("doctor", "netns", "--faults", "--json")
     rows = [msgspec.json.decode(line, type=Row) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 4, done.stdout + done.stderr
     assert [row.fault for row in rows] == list(PACKAGES)
-    assert all(row.environments == {"netns": None} for row in rows)
+    cannot = {row.fault: row.environments["netns"] for row in rows if row.environments["netns"]}
+    assert list(cannot) == ["oom"]
+    assert "use --env docker, or kill" in str(cannot["oom"])
 
 
 def test_words_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
