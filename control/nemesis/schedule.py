@@ -177,7 +177,7 @@ def compose(packages: Sequence[FaultPackage], timetable: Timetable, seed: str) -
     last = max(1, len(packages) - 1)
     return any_of(
         *(
-            _schedule(package, timetable, rounds, seed, STRIKES_WITHIN * place / last)
+            schedule_of(package, timetable, rounds, seed, phase=STRIKES_WITHIN * place / last)
             for place, package in enumerate(
                 sorted(packages, key=lambda package: package.strike_order)
             )
@@ -185,9 +185,10 @@ def compose(packages: Sequence[FaultPackage], timetable: Timetable, seed: str) -
     )
 
 
-def _schedule(
-    package: FaultPackage, timetable: Timetable, rounds: Rounds, seed: str, phase: float
+def schedule_of(
+    package: FaultPackage, timetable: Timetable, rounds: Rounds, seed: str, *, phase: float = 0.0
 ) -> Schedule:
+    """Return the schedule of one kind among others."""
     interval_s = package.interval_s or timetable.interval_s
     hold_s = package.holds * interval_s if package.hold_s is None else package.hold_s
     return Schedule(

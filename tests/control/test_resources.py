@@ -27,7 +27,8 @@ from labrys.control.nemesis.nemesis import (
     parse_faults,
 )
 from labrys.control.nemesis.oom import Oom, OomOptions
-from labrys.control.nemesis.package import Planned, Schedule
+from labrys.control.nemesis.package import Planned
+from labrys.control.nemesis.schedule import Rounds, Timetable, schedule_of
 from labrys.control.nemesis.slow_cpu import SlowCpu, SlowCpuOptions
 from labrys.control.nemesis.storm import RestartStorm, StormOptions
 from labrys.control.process import State
@@ -212,12 +213,13 @@ def test_freeze_strikes_last_and_is_over_before_the_others_are_undone() -> None:
     last = max(PACKAGES.values(), key=lambda package: package.strike_order)
     first = min(PACKAGES.values(), key=lambda package: package.undo_order)
     assert last is first is Freeze
-    schedule = Freeze(env, system, AimedOptions()).schedule(4.0, "seed")
-    assert isinstance(schedule, Schedule)
-    assert schedule.hold_ns == 1_200_000_000
-    schedule = Freeze(env, system, AimedOptions(hold_s=3)).schedule(4.0, "seed")
-    assert isinstance(schedule, Schedule)
-    assert schedule.hold_ns == 3_000_000_000
+    rounds = Rounds({"freeze": 1}, 1, "seed")
+    for options, hold_ns in (
+        (AimedOptions(), 1_200_000_000),
+        (AimedOptions(hold_s=3), 3_000_000_000),
+    ):
+        freeze = Freeze(env, system, options)
+        assert schedule_of(freeze, Timetable(4.0), rounds, "seed").hold_ns == hold_ns
 
 
 def test_freeze_that_is_late_ends_when_another_fault_is_undone(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ import sys
 import pytest
 
 from labrys.checkers.op import Op, OpType
-from labrys.control.errors import UsageError
-from labrys.control.nemesis.kill import Kill
-from labrys.control.running import _progress, without_impossible
+from labrys.control.running import _progress
 from labrys.control.spec import resolve
 
 
@@ -36,16 +34,3 @@ def test_lines_that_are_said_beside_the_progress_bar_stand_alone(
     alone = r"(^|\n|\x1b\[2K){}\n"
     assert re.search(alone.format(re.escape(long)), drawn), repr(drawn)
     assert re.search(alone.format(re.escape("[red]heal[/red]: undo every fault")), drawn)
-
-
-def test_all_faults_are_those_that_the_machine_can_do_and_the_others_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Kill, "obstacle", lambda environment: f"no signals in {environment}")
-    said: list[str] = []
-    spec = resolve({"faults": ["all"], "env": "netns", "seed": 1})
-    possible = without_impossible(spec, said.append)
-    assert set(spec.fault_kinds) - set(possible.fault_kinds) == {"kill"}
-    assert said == ["--faults all: without kill: not with --env netns here: no signals in netns"]
-    with pytest.raises(UsageError, match="--faults kill: not with --env netns here: no signals"):
-        without_impossible(resolve({"faults": ["kill"], "env": "netns"}), said.append)
