@@ -57,9 +57,14 @@ def dependencies(operations: Iterable[Operation], initial: Any = None) -> Graph:
         if txns.ret[number] != FOREVER:
             _collect_reads(graph, number, micros, keys)
     failed = aborted(txns)
+    uncertain = {number for number, ret in enumerate(txns.ret) if ret == FOREVER}
+    if uncertain:
+        # Of a crashed one that somebody saw a part of, all the rest has happened as well.
+        for known in keys.values():
+            uncertain.difference_update(known.writers.get(value) for _, value in known.reads)
     unordered = 0
     for key, known in keys.items():
-        unordered += _connect(graph, key, known, failed.get(key, {}), start)
+        unordered += _connect(graph, key, known, failed.get(key, {}), start, uncertain)
     if unordered:
         graph.notes.append(
             f"{unordered} of {len(keys)} keys were written without being read first: the order of "
@@ -114,7 +119,14 @@ def _collect_reads(graph: Graph, number: int, micros: Any, keys: dict[Any, _Key]
             )
 
 
-def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start: Any) -> int:
+def _connect(
+    graph: Graph,
+    key: Any,
+    known: _Key,
+    aborted: dict[Any, int],
+    start: Any,
+    uncertain: set[int],
+) -> int:
     """Add the edges of one key; return 1 if some of its versions have no known place."""
     writers, call, add = known.writers, graph.call, graph.add
     first = -1
@@ -122,7 +134,7 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start
         # The initial value came before whatever was written for certain.
         first = graph.add_after(key)
         for writer in known.final:
-            if graph.ret[writer] != FOREVER:
+            if writer not in uncertain:
                 add(first, SAME, writer)
     starters = set(known.next_of.get(start, ()))
     for reader, value in known.reads:
@@ -154,7 +166,7 @@ def _connect(graph: Graph, key: Any, known: _Key, aborted: dict[Any, int], start
         elif first >= 0:
             if reader in known.final:
                 for other in known.final:
-                    if graph.ret[other] != FOREVER:
+                    if other not in uncertain:
                         add(reader, RW, other)
             else:
                 add(reader, RW, first)

@@ -194,6 +194,12 @@ def test_crashed_transaction_of_which_somebody_saw_a_part_happened_as_a_whole() 
     recorder.txn(0, a("x", 1), a("y", 1), outcome=INFO)
     recorder.txn(1, r("x", [1]), r("y", []))
     assert "G-single" in recorder.check().data["anomalies"]
+    registers = Recorder()
+    registers.txn(0, w("x", 1), w("y", 1), outcome=INFO)
+    registers.txn(1, r("x", 1), r("y", None))
+    broken = registers.check("rw-register", "serializable")
+    assert broken.verdict is Verdict.INVALID
+    assert "G-single" in broken.data["anomalies"]
     near = Recorder()
     near.txn(0, a("x", 1), a("y", 1), outcome=INFO)
     near.txn(1, r("x", []), r("y", []))
