@@ -18,7 +18,8 @@ from labrys.checkers.catalogue import (
 )
 from labrys.checkers.checker import Limits
 from labrys.checkers.formats import AUTO, FORMATS, INITIAL, detect, read_any, with_line
-from labrys.checkers.history import HistoryError
+from labrys.checkers.history import History, HistoryError
+from labrys.checkers.op import OpType
 from labrys.checkers.text import json_text
 from labrys.checkers.verdict import CheckResult, Verdict, combine
 from labrys.control import judge
@@ -209,6 +210,7 @@ def _check_file(path: str, reading: Reading) -> Checked:
             all_keys=reading.all_keys,
         )
         try:
+            _assert_clients_are_numbered(history)
             main.assert_fits(history)
         except HistoryError as error:
             raise with_line(path, file_format, history, error) from error
@@ -234,6 +236,19 @@ def _check_file(path: str, reading: Reading) -> Checked:
     budget = judge.limits(reading.seconds, reading.memory_mib, reading.moves)
     checkers = judge.judge_history(main, history, budget)
     return Checked(path, judge.conclude_verdict(checkers, failed=False), readings, checkers)
+
+
+def _assert_clients_are_numbered(history: History) -> None:
+    """Raise `HistoryError` for what a process did that is not taken for a client, but acts as one.
+
+    Whatever has a name is a nemesis, and what those do ends in info.
+    """
+    for op in history.ops:
+        if not op.is_client and op.type in (OpType.OK, OpType.FAIL):
+            raise HistoryError(
+                f"op {op.index}: process {json_text(op.process)} ended in {op.type}, as clients "
+                "do: give those numbers"
+            )
 
 
 def _shortened(text: str) -> str:

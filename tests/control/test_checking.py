@@ -72,6 +72,17 @@ def test_values_nested_as_deeply_as_can_be_read_are_no_crash(
     assert "bug in labrys" not in capsys.readouterr().out
 
 
+def test_clients_without_numbers_are_refused_rather_than_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "h.jsonl"
+    events = ('"invoke","process":"c1"', '"ok","process":"c1"')
+    path.write_text("".join(f'{{"type":{event},"f":"write","value":1}}\n' for event in events))
+    code = check_paths([str(path)], tmp_path, reading(model="register"), as_json=False)
+    assert code == UsageError.exit_code
+    assert f'{path}:2: op 1: process "c1" ended in ok' in capsys.readouterr().err
+
+
 def test_file_that_is_not_there_is_no_run_either(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
