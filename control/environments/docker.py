@@ -51,6 +51,7 @@ _TCP_SYSCTLS: Final = {"net.ipv4.tcp_rto_max_ms": "1000", "net.ipv4.tcp_retries2
 """As in netns.NODE_SYSCTLS; together or not at all."""
 
 _CGROUP: Final = "/sys/fs/cgroup"
+_FROZEN_WITHIN_S: Final = 5.0
 _PERIOD_US: Final = 100_000
 _QUOTA_MIN_US: Final = 1_000
 """The kernel takes no less."""
@@ -154,12 +155,16 @@ class DockerEnvironment:
     def freeze(self, node: str) -> int:
         """Pause the container; return how many processes are in it then."""
         self._gate.close(node)
-        with self._asked(node, "freezing it") as container:
-            if not _is_paused(container):
-                container.pause()
-            if not _is_paused(container):
-                raise ClusterError(f"{node}: the engine says that its container goes on")
-            return len(container.top()["Processes"])
+        try:
+            with self._asked(node, "freezing it") as container:
+                if not _is_paused(container):
+                    _pause(container)
+                if not _is_paused(container):
+                    raise ClusterError(f"{node}: the engine says that its container goes on")
+                return len(container.top()["Processes"])
+        except ClusterError:
+            self._gate.open(node)  # it goes on
+            raise
 
     def thaw(self, node: str) -> bool:
         """Let the container go on; whether it was paused."""
@@ -364,6 +369,28 @@ class Shell:
     def _frame_bytes(self) -> int:
         length: int = struct.unpack_from(">I", self._received, 4)[0]
         return length
+
+
+def _pause(container: Container) -> None:
+    """Pause a container, with all the CPU it wants meanwhile.
+
+    The kernel cannot freeze a process that waits for its share, and the engine soon gives up.
+    """
+    quota_us = container.attrs["HostConfig"].get("CpuQuota") or -1
+    deadline = time.monotonic() + _FROZEN_WITHIN_S
+    if quota_us > 0:
+        container.update(cpu_quota=-1)
+    try:
+        while True:
+            try:
+                return container.pause()
+            except APIError as error:
+                if "freeze" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+    finally:
+        if quota_us > 0:
+            container.update(cpu_period=_PERIOD_US, cpu_quota=quota_us)
 
 
 def _is_paused(container: Container) -> bool:

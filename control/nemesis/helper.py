@@ -15,8 +15,9 @@ from labrys.control import process
 from labrys.control.environments.base import Environment, check
 from labrys.control.errors import ClusterError
 
-_READY_WITHIN_S: Final = 5.0
-_POLL_S: Final = 0.01
+_POLLS_S: Final = (0.02, 0.02, 0.05, 0.1, 0.2, 0.2, 0.5, 0.5, 1, 1, 1, 1, 1, 1, 1, 1)
+"""When to look whether it is at work. Looking takes CPU time, and in a node that has little of it,
+looking every few milliseconds would leave none for the program to come up."""
 
 
 class Helper:
@@ -40,14 +41,14 @@ class Helper:
         argv = [env.python(node), f"{home}/{name}.py", *words, facts]
         process.start(env, node, name, argv, log)
         script = f"""\
-polls={round(_READY_WITHIN_S / _POLL_S)}
-until [ -s {shlex.quote(facts)} ]; do
-    polls=$((polls - 1))
-    if [ $polls -le 0 ]; then tail -n 3 {shlex.quote(log)} >&2; exit 1; fi
-    sleep {_POLL_S}
+for pause in {" ".join(map(str, _POLLS_S))}; do
+    if [ -s {shlex.quote(facts)} ]; then exit 0; fi
+    sleep $pause
 done
+tail -n 3 {shlex.quote(log)} >&2
+exit 1
 """
-        output = env.run(node, script, timeout_s=_READY_WITHIN_S + 10)
+        output = env.run(node, script, timeout_s=sum(_POLLS_S) + 10)
         if output.code != 0:
             process.kill(env, node, name)
         check(node, f"starting the {name}", output)

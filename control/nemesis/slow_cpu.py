@@ -42,6 +42,8 @@ class SlowCpu(AimedFault):
     stop_f = "speed-up"
     undo_order = -1
     """Early: what is undone in a slow node takes its time."""
+    strike_order = 3
+    """Late, for the same reason."""
     shade = "#c9d6a8"
     mechanism = "cgroup quota, or SIGSTOP and SIGCONT by turns"
     evidence = "how often it had to wait"

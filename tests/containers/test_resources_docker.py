@@ -85,6 +85,21 @@ def test_frozen_node_stands_still_refuses_scripts_and_goes_on(
     assert freeze.undo().done["n1"] == "goes on as before"
 
 
+def test_slow_node_can_be_frozen_and_is_slow_afterwards(
+    make_env: Callable[[], DockerEnvironment],
+) -> None:
+    """The kernel does not freeze a process that waits for its share of the CPU."""
+    env = make_env()
+    for _ in range(4):
+        env.run("n1", "setsid sh -c 'while :; do :; done' >/dev/null 2>&1 &")
+    env.limit_cpu("n1", 0.05)
+    for _ in range(5):
+        env.freeze("n1")
+        env.thaw("n1")
+    quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/cpu.max"
+    assert env.run("n1", quota, timeout_s=60).out.split()[0] == "5000"
+
+
 def test_frozen_node_can_be_destroyed_and_its_logs_saved(
     make_env: Callable[[], DockerEnvironment], tmp_path: Path
 ) -> None:
