@@ -30,8 +30,8 @@ class StormOptions(AimedOptions, frozen=True, forbid_unknown_fields=True, kw_onl
     def check(self, nodes: Sequence[str] | None) -> None:
         """Raise UsageError for times that cannot be."""
         super().check(nodes)
-        if not self.up_ms or not all(0 <= one <= 60_000 for one in self.up_ms):
-            raise UsageError("up_ms: name at least one, each from 0 to 60000")
+        if not self.up_ms or not all(5 <= one <= 60_000 for one in self.up_ms):
+            raise UsageError("up_ms: name at least one, each from 5 to 60000")
 
 
 class RestartStorm(AimedFault):

@@ -61,7 +61,7 @@ def test_plans_come_from_the_seed_alone_and_draw_every_intensity() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"restart-storm": {"up_ms": [-1]}}, "up_ms: name at least one, each from 0 to 60000"),
+        ({"restart-storm": {"up_ms": [1]}}, "up_ms: name at least one, each from 5 to 60000"),
         ({"restart-storm": {"up_ms": []}}, "up_ms: name at least one"),
         ({"slow-cpu": {"share": [0]}}, "share: name at least one, each from 0.01 to 0.99"),
         ({"slow-cpu": {"share": [1]}}, "each from 0.01 to 0.99 of a core"),
