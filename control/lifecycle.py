@@ -368,7 +368,11 @@ class _Run:
         self._failures += [f"nemesis: {error}" for error in summary.nemesis_errors]
 
     def _client(self, node: str) -> Client:
-        store = KvClient(self._system.url(node), timeout_s=self.spec.op_timeout)
+        store = KvClient(
+            self._system.url(node),
+            timeout_s=self.spec.op_timeout,
+            consistency=self._workload.consistency(self._options),
+        )
         return self._workload.client(store)
 
     def _mark(self, phase: str) -> None:

@@ -3,7 +3,18 @@
 Apart from its implementation over HTTP in `kv`, so that to know a workload costs no HTTP library.
 """
 
+from enum import StrEnum
 from typing import Any, Protocol
+
+
+class Consistency(StrEnum):
+    """What a read asks for."""
+
+    LINEARIZABLE = "linearizable"
+    LEASE = "lease"
+    """Linearizable too, as long as clocks run at about the same rate."""
+    STALE = "stale"
+    """Whatever the node that is asked happens to know."""
 
 
 class KeyValue(Protocol):

@@ -30,7 +30,7 @@ from labrys.workloads.keys import (
     divide_threads,
     independent_keys,
 )
-from labrys.workloads.keyvalue import KeyValue
+from labrys.workloads.keyvalue import Consistency, KeyValue
 from labrys.workloads.workload import Workload
 
 READ_SHARE = 0.5
@@ -69,6 +69,8 @@ class RegisterOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closest from below."""
     values: Values = Values.DISTINCT
     """Which values are written: distinct, or small for Jepsen's five."""
+    consistency: Consistency = Consistency.LINEARIZABLE
+    """What reads ask for: linearizable, lease, or stale, which is found to be just that."""
 
 
 class RegisterOps(Generator, frozen=True):
@@ -192,4 +194,5 @@ REGISTER = Workload(
     generator=main_ops,
     final_generator=final_reads,
     client=RegisterClient,
+    consistency=lambda options: options.consistency,
 )

@@ -14,7 +14,7 @@ import msgspec
 from labrys.checkers.op import Op
 from labrys.workloads.client import Client
 from labrys.workloads.generator import Source
-from labrys.workloads.keyvalue import KeyValue
+from labrys.workloads.keyvalue import Consistency, KeyValue
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
@@ -46,6 +46,8 @@ class Workload(msgspec.Struct, Generic[OptionsT], frozen=True):
     own. Ends when every thread has read what it should; the time limit is the caller's."""
     client: Callable[[KeyValue], Client]
     """Makes the client for one worker from its connection to the store."""
+    consistency: Callable[[OptionsT], Consistency] = lambda options: Consistency.LINEARIZABLE
+    """`(options)`: what reads ask the store for."""
 
 
 def parse_options(

@@ -208,9 +208,10 @@ def test_options_have_defaults() -> None:
     ("options", "message"),
     [
         ({"opsperkey": 3}, "no option 'opsperkey' .did you mean ops_per_key"),
-        ({"colour": 3}, "it has ops_per_key, threads_per_key, values"),
+        ({"colour": 3}, "it has ops_per_key, threads_per_key, values, consistency"),
         ({"ops_per_key": "many"}, r"register: Expected `int`, got `str` - at `\$.ops_per_key`"),
         ({"values": "big"}, "Invalid enum value 'big'"),
+        ({"consistency": "eventual"}, "Invalid enum value 'eventual'"),
         ({"ops_per_key": 0}, "ops_per_key must be at least 1"),
         ({"threads_per_key": 4}, "10 clients do not form groups of 4 a key: use concurrency 8"),
         ({"threads_per_key": 0}, "10 clients do not form groups of 0"),
@@ -221,6 +222,13 @@ def test_wrong_options_are_refused_by_name_with_the_mend(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         parse_options(REGISTER, options, concurrency=10)
+
+
+def test_what_reads_ask_for_is_an_option() -> None:
+    for asked in ("linearizable", "lease", "stale"):
+        options = parse_options(REGISTER, {"consistency": asked}, concurrency=10)
+        assert REGISTER.consistency(options) == asked
+    assert REGISTER.consistency(RegisterOptions()) == "linearizable"
 
 
 # --- the client -----------------------------------------------------------------------------------
