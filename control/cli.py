@@ -144,8 +144,8 @@ def cli() -> None:
 @click.option(
     "--faults",
     metavar="KIND[:CHOICE+...],...",
-    help="partition, flap, reset, loss, delay, bandwidth, kill, restart-storm, pause, slow-cpu, "
-    "oom, freeze, leadership, membership, or all; kill:all+leader narrows; or a YAML mapping.",
+    help="partition, kill, pause, ... (labrys doctor --faults lists them), or all; "
+    "kill:all+leader narrows; or a YAML mapping.",
 )
 @click.option("--fault-interval", type=float, metavar="S", help="Mean seconds a fault holds (5).")
 @click.option(

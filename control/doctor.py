@@ -11,7 +11,9 @@ import click
 import msgspec
 
 from labrys.control.environments import registry as environments
+from labrys.control.errors import MachineError
 from labrys.control.names import known
+from labrys.control.nemesis import shim
 
 _REAL_ENVIRONMENTS = ("netns", "docker")
 _LEAST_FREE_MIB = 500
@@ -29,14 +31,16 @@ class Fact(msgspec.Struct, frozen=True):
 def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> int:
     """Print the facts and return 0 if a test can run here (in environment `what`), else 4."""
     places = [_environment(name) for name in asked_for(what)]
-    facts = places if what else [_python(), *places, _runs_dir(runs_dir), _cores()]
+    clocks = _clocks()
+    facts = places if what else [_python(), *places, clocks, _runs_dir(runs_dir), _cores()]
     if not quiet:
         for fact in facts:
             if as_json:
                 click.echo(msgspec.json.encode(fact))
             else:
                 click.echo(f"{'ok ' if fact.ok else 'NO '} {fact.name:<10} {fact.found}")
-    others = (fact for fact in facts if fact not in places)
+    # A test without clock faults needs no compiler.
+    others = (fact for fact in facts if fact not in (*places, clocks))
     usable = any(place.ok for place in places) and all(fact.ok for fact in others)
     if not quiet and not as_json and what is None:
         best = next((place.name for place in places if place.ok and usable), None)
@@ -66,6 +70,14 @@ def _environment(name: str) -> Fact:
 
 def _python() -> Fact:
     return Fact(name="python", ok=True, found=f"{platform.python_version()} at {sys.executable}")
+
+
+def _clocks() -> Fact:
+    try:
+        shim.build()
+    except MachineError as error:
+        return Fact(name="clocks", ok=False, found=f"no clock faults: {error}")
+    return Fact(name="clocks", ok=True, found=f"{shim.compiler()} compiles what clock faults need")
 
 
 def _cores() -> Fact:

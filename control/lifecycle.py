@@ -157,6 +157,7 @@ class _Run:
             self._has_nodes = True
             system.install()
             self._nemesis.setup()
+            system.environ = {node: self._nemesis.environ(node) for node in env.nodes}
             system.start_all()
             self._ready = self._await_healthy()
         if self._ready:

@@ -32,12 +32,13 @@ def test_docker_folder_does_not_shadow_the_sdk() -> None:
     assert not list((ROOT / "docker").rglob("*.py"))
 
 
-def test_assets_of_the_report_are_in_the_wheel() -> None:
+@pytest.mark.parametrize("package", ["report", "nemesis"])
+def test_files_that_are_no_python_are_in_the_wheel(package: str) -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    suffixes = {pattern.lstrip("*") for pattern in data["package-data"]["labrys.control.report"]}
-    report = ROOT / "control" / "report"
-    assets = {path.suffix for path in report.iterdir() if path.is_file()} - {".py", ".typed"}
-    assert assets == suffixes
+    patterns = data["package-data"][f"labrys.control.{package}"]
+    folder = ROOT / "control" / package
+    assets = {path.suffix for path in folder.iterdir() if path.is_file()} - {".py", ".typed"}
+    assert assets == {pattern.lstrip("*") for pattern in patterns}
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ import msgspec
 from labrys.checkers.fault import FaultStage
 from labrys.checkers.op import Op, OpType
 from labrys.control.environments.base import Environment
-from labrys.control.errors import ClusterError, UsageError
+from labrys.control.errors import ClusterError, InternalError, UsageError
 from labrys.control.ledger import Ledger
 from labrys.control.names import known
 from labrys.control.nemesis import fault_plan
 from labrys.control.nemesis.bandwidth import Bandwidth
+from labrys.control.nemesis.clock import Clock
 from labrys.control.nemesis.delay import Delay
 from labrys.control.nemesis.fault_plan import PlannedFault
 from labrys.control.nemesis.flap import Flap
@@ -63,6 +64,7 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         SlowCpu,
         Oom,
         Freeze,
+        Clock,
         Leadership,
         Membership,
     )
@@ -139,6 +141,21 @@ class Nemesis:
     def generator(self, timetable: Timetable) -> Generator:
         """Return the endless schedule of all packages."""
         return compose(self._packages, timetable, self._seed)
+
+    def environ(self, node: str) -> dict[str, str]:
+        """Return the variables that the database of `node` has to be started with.
+
+        To be asked after `setup`. Libraries of several kinds of fault are all preloaded.
+        """
+        merged: dict[str, str] = {}
+        for package in self._packages:
+            for name, value in package.environ(node).items():
+                if name in merged and merged[name] != value:
+                    if name != "LD_PRELOAD":
+                        raise InternalError(f"two faults want {name}: {merged[name]} and {value}")
+                    value = f"{merged[name]}:{value}"
+                merged[name] = value
+        return merged
 
     def fixed(self, faults: Sequence[PlannedFault]) -> Generator:
         """Return the schedule of a list of faults. Raises UsageError for one that cannot be."""

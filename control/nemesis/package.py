@@ -119,6 +119,13 @@ class FaultPackage(ABC):
         """
         return None
 
+    def environ(self, node: str) -> Mapping[str, str]:
+        """Return the variables that the database of `node` has to be started with for this fault.
+
+        Asked after `set_up`, and not needed by most.
+        """
+        return {}
+
     @abstractmethod
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
         """Return the plan of the fault number `turn`, counted from 0. A pure function."""

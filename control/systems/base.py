@@ -5,7 +5,7 @@ time, in any order and twice: killing the dead, resuming the running and startin
 runs are no errors, because an undo goes to all nodes and does not know which ones need it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from labrys.control.process import State
@@ -17,6 +17,9 @@ class System(Protocol):
     @property
     def process_name(self) -> str:
         """The name of its process in every node, as `labrys.control.process` knows it."""
+
+    environ: Mapping[str, Mapping[str, str]]
+    """By node: variables that its process is started with, every time. Some faults need them."""
 
     def start(self, node: str) -> None:
         """Start the process; one that is there already, running or paused, is left alone.

@@ -47,6 +47,7 @@ class RaftKv:
         self._flags = self.parse_options(options or {})
         self._seed = seed
         self._bug = bug
+        self.environ: Mapping[str, Mapping[str, str]] = {}
 
     @classmethod
     def bugs(cls) -> Mapping[str, str]:
@@ -81,8 +82,10 @@ class RaftKv:
         env = self._env
         home = env.home(node)
         peers = ",".join(f"{n}={env.address(n)}:{PEER_PORT}" for n in env.nodes)
+        variables = {"PYTHONPATH": home, **self.environ.get(node, {})}
         argv = [
-            *("env", f"PYTHONPATH={home}", env.python(node), "-m", "labrys.node.cli"),
+            *("env", *(f"{name}={value}" for name, value in variables.items())),
+            *(env.python(node), "-m", "labrys.node.cli"),
             *("--id", node, "--peers", peers),
             *("--listen", f"{env.address(node)}:{PEER_PORT}"),
             *("--http", f"{env.address(node)}:{HTTP_PORT}"),

@@ -97,6 +97,7 @@ class FakeSystem:
         """(what, node) that raises."""
         self.leading: tuple[str, ...] = ("n3",)
         self.voters = nodes
+        self.environ: Mapping[str, Mapping[str, str]] = {}
         self._lock = threading.Lock()
 
     def _act(self, what: str, node: str) -> State:

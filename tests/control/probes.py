@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -41,10 +41,12 @@ class Sleepers:
     def __init__(self, env: Environment, leader: str) -> None:
         self.env = env
         self.leader = leader
+        self.environ: Mapping[str, Mapping[str, str]] = {}
 
     def start(self, node: str) -> None:
         log = f"{self.env.log_dir(node)}/log"
-        process.start(self.env, node, "db", ["sleep", "1000"], log)
+        variables = [f"{name}={value}" for name, value in self.environ.get(node, {}).items()]
+        process.start(self.env, node, "db", ["env", *variables, "sleep", "1000"], log)
 
     def kill(self, node: str) -> None:
         process.kill(self.env, node, "db")

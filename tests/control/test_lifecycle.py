@@ -161,6 +161,21 @@ def test_correct_cluster_under_kills_is_valid_and_the_run_is_complete(rig: Rig) 
     rig.assert_nothing_runs()
 
 
+def test_database_is_started_under_the_clocks_that_are_to_be_wrong(rig: Rig) -> None:
+    outcome = rig.run(
+        faults={"clock": {"targets": ["all"]}, "kill": {"targets": ["all"]}},
+        time_limit=4,
+        fault_interval=0.5,
+    )
+    assert outcome.results["errors"] == []
+    assert outcome.results["verdict"] == "valid", outcome.results
+    kinds = outcome.results["checkers"]["coverage"]["data"]["kinds"]
+    assert kinds["clock"]["bit"] >= 1, "and again after a kill"
+    assert rig.env is not None
+    for node in rig.env.nodes:
+        assert not [*Path(rig.env.home(node)).glob("clock*")], "nothing is left"
+
+
 def test_seeded_bug_is_found_and_explained(rig: Rig) -> None:
     outcome = rig.run(bug="stale-read", rate=400, concurrency=6, time_limit=4)
     assert outcome.exit_code == 1

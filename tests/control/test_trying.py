@@ -12,6 +12,7 @@ from labrys.control.environments import netns
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Output
 from labrys.control.errors import MachineError
+from labrys.control.nemesis.clock import Clock
 from labrys.control.nemesis.delay import Delay
 from labrys.control.nemesis.nemesis import PACKAGES
 from labrys.control.nemesis.reset import Reset
@@ -40,7 +41,7 @@ def env(monkeypatch: pytest.MonkeyPatch) -> Tried:
     made = Tried()
     monkeypatch.setattr(environments, "obstacle", lambda name: None)
     monkeypatch.setattr(environments, "make", lambda *_: made)
-    for package in (Delay, Reset):  # these look closer than a fake can answer
+    for package in (Clock, Delay, Reset):  # these look closer than a fake can answer
         monkeypatch.setattr(package, "set_up", lambda self: None)
         monkeypatch.setattr(package, "tear_down", lambda self: None)
     return made
