@@ -29,6 +29,12 @@ class Row(NamedTuple):
     arguments: str
 
 
+LEASES = "--option consistency=lease --concurrency 30 --op-timeout 0.3 --time-limit 20"
+SLOW_CLOCKS = (
+    "--faults '{clock: {targets: [all], modes: [drift], clocks: [wall], rates: [0.1], hold_s: 9}, "
+    "partition: {shapes: [isolate-leader], interval_s: 1}}'"
+)
+
 ROWS = (
     Row("correct", "--faults partition,kill,pause --time-limit 60"),
     Row("stale-read", "--bug stale-read --faults partition --time-limit 15"),
@@ -51,6 +57,12 @@ ROWS = (
     Row(
         "lose-tail",
         "--bug lose-tail --faults kill:all+majority --fault-interval 3 --time-limit 60",
+    ),
+    Row("lease-wall-clock", f"--bug lease-wall-clock {LEASES} {SLOW_CLOCKS}"),
+    Row("correct-same-clocks", f"{LEASES} {SLOW_CLOCKS}"),
+    Row(
+        "correct-lease",
+        f"{LEASES} --faults clock,partition:isolate-leader --fault-interval 1",
     ),
 )
 

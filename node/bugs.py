@@ -6,6 +6,7 @@ assertions or the corruption check, so the variants go on where a correct node w
 """
 
 import difflib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,32 @@ class EarlyAck(Careless):
 
     def _has_lost_quorum(self) -> bool:
         return False
+
+
+class WallClockLease(Careless):
+    """Measures its lease by the wall clock, as every Go program did before there was Go 1.9."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lease_until_wall_ms = 0
+
+    def _become_leader(self) -> None:
+        self._lease_until_wall_ms = 0
+        super()._become_leader()
+
+    def _confirm_rounds(self) -> None:
+        before_ms = self._lease_until_ms
+        super()._confirm_rounds()
+        if self._lease_until_ms != before_ms:
+            self._lease_until_wall_ms = _wall_ms() + self._lease_until_ms - self._now_ms
+
+    def has_lease(self, now_ms: int) -> bool:
+        left_ms = self._lease_until_wall_ms - _wall_ms()
+        return super().has_lease(self._lease_until_ms - left_ms)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class CommitOldTerm(Careless):
@@ -126,6 +153,9 @@ BUGS: dict[str, Bug] = {
         storage=ForgetVote,
     ),
     "early-ack": Bug("writes are acknowledged before they are replicated", raft=EarlyAck),
+    "lease-wall-clock": Bug(
+        "the lease of lease reads is measured by the wall clock", raft=WallClockLease
+    ),
     "commit-old-term": Bug("entries of older terms are committed by counting", raft=CommitOldTerm),
     "lose-tail": Bug("the newest entries are lost on restart", storage=LoseTail),
 }

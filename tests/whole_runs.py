@@ -178,6 +178,22 @@ def check_bug_is_found(folder: Path, env: str) -> WholeRun:
     return run
 
 
+def check_clocks(folder: Path, env: str) -> None:
+    """Lease reads of the correct node bear clocks that are off, and are seen to have them."""
+    run = WholeRun(
+        folder,
+        *("--env", env, "--faults", "clock,partition", "--option", "consistency=lease"),
+        *("--time-limit", "20", "--fault-interval", "2", "--seed", "3"),
+    )
+    out = run.end()
+    assert run.process.returncode == 0, out
+    results = run.results()
+    assert results["errors"] == []
+    assert results["checkers"]["coverage"]["data"]["kinds"]["clock"]["bit"] >= 1
+    stored = (run.directory / "test.yaml").read_text()
+    assert "consistency: lease" in stored
+
+
 def check_interrupted_run(folder: Path, env: str, number: int) -> WholeRun:
     """Ctrl-C and SIGTERM undo the faults and keep, check and report what was recorded."""
     run = WholeRun(
