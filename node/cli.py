@@ -77,7 +77,7 @@ def _parser() -> _Parser:
         description="One node of a replicated key-value store (Raft), with an HTTP API.",
         epilog=_EXAMPLES
         + "\nbugs:\n"
-        + "\n".join(f"  {n:16}{b.description}" for n, b in BUGS.items()),
+        + "\n".join(f"  {n:18}{b.description}" for n, b in BUGS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -21,6 +21,8 @@ from labrys.control.nemesis import clock_page, shim
 
 pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="no C compiler")
 
+TIMEOUT_S = 75.0
+
 _PRELUDE = f"""
 import asyncio, ctypes, json, os, queue, select, sys, threading, time
 sys.path.insert(0, {str(Path(clock_page.__file__).parent)!r})
@@ -65,7 +67,7 @@ def run(page: Path, library: Path, code: str) -> list[Any]:
         env=preloaded(page, library),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -263,20 +265,25 @@ _WAITS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("rate", "seconds", "least_s"),
+    [(100, 2 * TIMEOUT_S, 2 * TIMEOUT_S / 100), (0.5, 0.1, 0.2)],
+    ids=["fast", "slow"],
+)
 @pytest.mark.parametrize("wait", _WAITS)
-def test_waits_last_as_long_as_the_process_thinks(page: Path, library: Path, wait: str) -> None:
-    """20 seconds at a hundredfold rate are a fifth of one, half a second at half the rate two."""
-    for rate, seconds, least_s in ((100, 20.0, 0.2), (0.5, 0.1, 0.2)):
-        code = f"""
+def test_waits_last_as_long_as_the_process_thinks(
+    page: Path, library: Path, wait: str, rate: float, seconds: float, least_s: float
+) -> None:
+    """A wait of many seconds is soon over at a hundredfold rate; in full it would be cut off."""
+    code = f"""
 set_clocks(mono_drift={rate} - 1)
 begun, true_begun = time.monotonic(), true_ns(MONO)
 {_WAITS[wait].replace("SECONDS", str(seconds))}
 say(time.monotonic() - begun, (true_ns(MONO) - true_begun) / 1e9)
 """
-        ((told_s, true_s),) = run(page, library, code)
-        assert told_s >= seconds - 0.002, "asyncio takes what is due within its resolution"
-        assert true_s >= least_s * 0.99
-        assert true_s < 10, "20 s would have been waited for in full"
+    ((told_s, true_s),) = run(page, library, code)
+    assert told_s >= seconds - 0.002, "asyncio takes what is due within its resolution"
+    assert true_s >= least_s * 0.99
 
 
 @pytest.mark.parametrize("wanted", ["skip_ns=10**15", "wall_ns=-10**15", "wall_ns=10**15"])
