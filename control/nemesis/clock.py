@@ -24,6 +24,8 @@ from labrys.control.nemesis.aimed import AimedFault, AimedOptions
 from labrys.control.nemesis.package import Outcome, Planned, deal, each
 from labrys.control.systems.base import System
 
+_TRY_NS: Final = -1_000_000_000
+"""What a clock has to obey before there is a database."""
 _NEAR_NS: Final = 5_000_000
 """How close to what was asked for a clock has to be."""
 _NEAR: Final = 0.2
@@ -185,7 +187,7 @@ class Clock(AimedFault):
     def set_up(self) -> None:
         """Put shim and page into every node, and see that clocks obey. Raises MachineError."""
         files = {
-            "clock_shim.so": shim.build(),
+            "clock_shim.so.new": shim.build(),
             "clock_page.py": Path(clock_page.__file__).read_bytes(),
         }
         on_nodes(self.env.nodes, lambda node: self._prepare(node, files))
@@ -202,12 +204,16 @@ class Clock(AimedFault):
                 f"{platform.machine()}; run labrys on a machine like the nodes"
             )
         self.env.upload(node, files)
-        _, page, tool = self._files(node)
+        library, page, tool = self._files(node)
+        # A process that an earlier run left may have mapped the old one.
+        move = shlex.join(["mv", f"{library}.new", library])
         make = shlex.join([self.env.python(node), "-IS", tool, "make", page])
-        check(node, "making its page of clocks", self.env.run(node, make))
+        check(node, "making its page of clocks", self.env.run(node, f"{move} && {make}"))
         try:
-            self._set(node, {"wall_ns": -1_000_000_000})
-            self._set(node, _RIGHT)
+            ahead_ns = self._set(node, {"wall_ns": _TRY_NS})["after"]["wall_ns"]
+            if abs(ahead_ns - _TRY_NS) > _NEAR_NS:
+                raise ClusterError(f"{node}: the clock does not obey: {ahead_ns / 1e6:+.1f} ms off")
+            self._put_right(node)
         except ClusterError as error:
             raise MachineError(
                 f"{error}. The preloaded library must load in the node: its C library must not be "

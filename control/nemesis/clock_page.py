@@ -1,6 +1,6 @@
 """The page that says how far a node's clocks are off: made, changed and seen to be obeyed.
 
-    python3 clock_page.py make PAGE               a page that says nothing
+    python3 clock_page.py make PAGE               a page, unless there is one
     python3 clock_page.py set PAGE '{"wall_ns": -1000000000}'
 
 The standard library only, and nothing of ours: the clock faults put it into each node and run it
@@ -14,6 +14,7 @@ What is not said is undone: the wall clock is right again, and the monotonic clo
 step back, goes on at the rate of the kernel's from where it is.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -41,9 +42,17 @@ _NEAR_NS = 20_000
 
 
 def make(path: str) -> None:
-    """Write a page that leaves the clocks alone."""
-    with open(path, "wb") as file:
+    """Write a page that leaves the clocks alone, unless there is one.
+
+    A process that an earlier run left may live by that one: `change` reaches it there, and would
+    not in a new file, and a file that is cut short kills whoever has mapped it.
+    """
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        if len(page := file.read()) == _BYTES and page.startswith(MAGIC):
+            return
+    with open(f"{path}.new", "wb") as file:
         file.write(_HEAD.pack(MAGIC, 0) + bytes(2 * _SLOT.size))
+    os.replace(f"{path}.new", path)
 
 
 def change(path: str, wanted: dict[str, float], mono_ns: int) -> None:

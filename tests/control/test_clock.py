@@ -1,6 +1,7 @@
 """Clocks as faults: as data, and bitten and healed in network namespaces with real processes."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ def test_node_with_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch)
         clock(env).set_up()
 
 
+def test_node_whose_clock_does_not_obey_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = FakeEnvironment()
+    monkeypatch.setattr(shim, "build", lambda: b"")
+    monkeypatch.setattr(platform, "machine", lambda: json.dumps(_seen()))
+    env.answers = dict.fromkeys(FIVE, Output(0, json.dumps(_seen()), ""))
+    with pytest.raises(MachineError, match=r"does not obey: \+0.0 ms off\. The preloaded library"):
+        clock(env).set_up()
+
+
 def test_undo_goes_to_all_nodes_even_if_one_does_not_answer() -> None:
     env = FakeEnvironment()
     env.broken.add("n4")
@@ -233,11 +243,14 @@ for how in (
         sorted({*undone.done.values()}),
     ]))
 
-# A rig that died forgets everything; the next one finds a page and puts it right.
+# A rig that died forgets everything; the next one finds a page and puts it right, for the
+# process that was left there as well.
 fault.apply(plan(("n1", "n3"), mode="jump", jump_ms=-1e8))
 wrong_s = wall_ahead_s("n1")
 clock().set_up()
-say(json.dumps([wrong_s < -9e4, wall_ahead_s("n1") >= 0, wall_ahead_s("n3") >= 0]))
+again = clock().apply(plan(mode="jump", jump_ms=1000.0)).observed["n1"]["processes"]
+clock().undo()
+say(json.dumps([wrong_s < -9e4, wall_ahead_s("n1") >= 0, wall_ahead_s("n3") >= 0, again]))
 
 # One node that cannot be put right does not keep the others from it.
 fault = clock()
@@ -275,7 +288,7 @@ def assert_bites_and_heals(lines: list[list[Any]]) -> None:
     assert fast[4]["monotonic_rate"] == pytest.approx(1.1, abs=0.02)
     assert strobe[4]["wall_strobe_ms"] == pytest.approx(4000, abs=5)
     assert skip[4]["monotonic_skip_ms"] == pytest.approx(10_000, abs=2_000)
-    assert dead == [True, True, True]
+    assert dead == [True, True, True, 1]
     assert broken == [["n2"], True, True]
     assert nobody == [False]
     assert left == ["", "", ""]
