@@ -17,7 +17,7 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from docker.models.networks import Network
 
-from labrys.control.environments import engine, image
+from labrys.control.environments import engine, image, owner
 from labrys.control.environments.docker import collect
 from labrys.control.errors import LabrysError, MachineError
 from labrys.control.store import RunDirectory
@@ -57,9 +57,9 @@ class _Leftover(msgspec.Struct):
         of its containers have stopped: a run's containers never stop while it lives. What only
         shares our label, but names no owner, is not ours at all.
         """
-        if engine.OWNER not in self.labels:
+        if owner.OWNER not in self.labels:
             return None
-        lives = engine.owner_lives(self.labels)
+        lives = owner.lives(self.labels)
         if lives is not None:
             return not lives
         stopped = [container.status in ("exited", "dead") for container in self.containers]
@@ -126,9 +126,7 @@ def _leftovers(client: docker.DockerClient) -> list[_Leftover]:
     found: dict[tuple[str, ...], _Leftover] = {}
 
     def of(labels: dict[str, str]) -> _Leftover:
-        key = tuple(
-            labels.get(name, "") for name in (engine.RUN, engine.OWNER, engine.PROCESS_TABLE)
-        )
+        key = tuple(labels.get(name, "") for name in (engine.RUN, owner.OWNER, owner.PROCESS_TABLE))
         return found.setdefault(key, _Leftover(labels))
 
     containers, networks = engine.labelled(client, engine.LABEL)

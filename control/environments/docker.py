@@ -6,23 +6,19 @@ nodes reach nothing else), and pinned addresses in the order of the nodes. Conta
 for their own iptables and nothing more.
 
 Scripts run through one long-lived process per node, which reads them from the socket of a single
-exec (see `scripts.serve`). An exec for each script would cost 56 ms, and five at once 190 ms.
+exec (see `shell`). An exec for each script would cost 56 ms, and five at once 190 ms.
 
 What `provision` made is found again by its labels, not by what this object remembers. So `destroy`
 also finds what a failed or interrupted `provision` left half made.
 """
 
-import io
-import json
 import os
 import socket
 import struct
-import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
@@ -33,20 +29,19 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
-from labrys.control.environments import engine, scripts
+from labrys.control.environments import engine
+from labrys.control.environments.archives import pack, unpack_logs
 from labrys.control.environments.base import Output, check, on_nodes, output
 from labrys.control.environments.gate import Gate
 from labrys.control.environments.image import ensure_image
+from labrys.control.environments.shell import BOOT, Shell, program
 from labrys.control.errors import ClusterError, InternalError, MachineError, UsageError
 
 _HOME: Final = "/var/lib/labrys"
 _LOGS: Final = "/var/log/labrys"
 _SUBNETS: Final = tuple(f"10.214.{number}" for number in range(256))
 _GATEWAY: Final = 254
-_GRACE_S: Final = 5.0
-"""How much longer than its time limit a script may take until the node's shell counts as dead."""
-_BOOT: Final = "import json, sys; exec(json.loads(sys.stdin.readline()))"
-"""Fetches its program from standard input, which keeps it out of every `ps` in the node."""
+_SEND_TIMEOUT_S: Final = 30.0
 _TCP_SYSCTLS: Final = {"net.ipv4.tcp_rto_max_ms": "1000", "net.ipv4.tcp_retries2": "60"}
 """As in netns.NODE_SYSCTLS; together or not at all."""
 
@@ -148,7 +143,7 @@ class DockerEnvironment:
         """Put files, by path below `home(node)`, into the container."""
         try:
             with self._gate.passed(node):
-                self._containers[node].put_archive(_HOME, _archive(files))
+                self._containers[node].put_archive(_HOME, pack(files))
         except (DockerException, requests.RequestException) as error:
             raise ClusterError(f"{node}: upload failed: {error}") from error
 
@@ -276,78 +271,40 @@ class DockerEnvironment:
         self._containers[node] = self._engine().containers.get(made["Id"])
 
     def _prepare(self, node: str) -> None:
-        self._shells[node] = Shell(node, self._containers[node])
+        container = self._containers[node]
+        self._shells[node] = Shell(node, lambda: _Exec(node, container))
         check(node, "making its folders", self.run(node, f"mkdir -p {_HOME} {_LOGS}"))
 
 
-class Shell:
-    """A long-lived process in a container that runs one script after the other.
-
-    One that has died, or answers too late, costs the script that noticed it an error: whether that
-    script ran is not known. The next script gets a new process.
-    """
+class _Exec:
+    """The link to a process that the engine started in a container: a socket with framed output."""
 
     def __init__(self, node: str, container: Container) -> None:
-        """Nothing is started before the first script."""
-        self._node = node
-        self._container = container
-        self._lock = threading.Lock()
-        self._stream: Any = None  # the SDK's wrapping of the socket; both want to be closed
-        self._socket: socket.socket | None = None
-        self._received = bytearray()
-
-    def run(self, script: str, timeout_s: float) -> scripts.Ended:
-        """Run `script` and return how it ended. Raises ClusterError if nobody knows."""
-        with self._lock:
-            try:
-                if self._socket is None:
-                    self._socket = self._open()
-                request = json.dumps([script, timeout_s]) + "\n"
-                deadline = time.monotonic() + timeout_s + _GRACE_S
-                self._socket.settimeout(timeout_s + _GRACE_S)
-                self._socket.sendall(request.encode())
-                answer: Any = json.loads(self._line(self._socket, deadline))
-                return scripts.Ended(*answer)
-            except (OSError, EOFError, ValueError) as error:
-                self._drop()
-                raise ClusterError(
-                    f"{self._node}: its shell failed while running {script.strip()[:200]!r}: "
-                    f"{error or type(error).__name__}; the next script gets a new one"
-                ) from error
-            except BaseException:  # Ctrl-C: an answer that is still to come must find nobody
-                self._drop()
-                raise
-
-    def close(self) -> None:
-        """End the process."""
-        with self._lock:
-            self._drop()
-
-    def _open(self) -> socket.socket:
-        """Start the process and return its raw connection, which carries framed output."""
-        assert self._container.client is not None, "made by a client"
-        api = self._container.client.api
+        """Raises ClusterError if the engine does not start it."""
+        assert container.client is not None, "made by a client"
+        api = container.client.api
         try:
-            made = api.exec_create(self._container.id, ["python3", "-c", _BOOT], stdin=True)
-            self._stream = api.exec_start(made["Id"], socket=True)
+            made = api.exec_create(container.id, ["python3", "-c", BOOT], stdin=True)
+            stream: Any = api.exec_start(made["Id"], socket=True)
         except (DockerException, requests.RequestException) as error:
             raise ClusterError(
-                f"{self._node}: the engine starts nothing in its container: {error}"
+                f"{node}: the engine starts nothing in its container: {error}"
             ) from error
-        raw: socket.socket = getattr(self._stream, "_sock", self._stream)
-        source = Path(scripts.__file__).read_text()
-        raw.sendall(json.dumps(source).encode() + b"\n")
-        return raw
+        self._stream = stream  # the SDK's wrapping of the socket; both want to be closed
+        self._socket: socket.socket = getattr(stream, "_sock", stream)
+        self._received = bytearray()
+        try:
+            self.send(program())
+        except OSError:
+            self.close()
+            raise
 
-    def _drop(self) -> None:
-        for open_thing in (self._socket, self._stream):
-            if open_thing is not None:
-                with suppress(OSError):
-                    open_thing.close()
-        self._socket = self._stream = None
-        self._received.clear()
+    def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        self._socket.settimeout(_SEND_TIMEOUT_S)
+        self._socket.sendall(data)
 
-    def _line(self, connection: socket.socket, deadline: float) -> bytes:
+    def line(self, deadline: float) -> bytes:
         """Read one line of standard output; standard error ends up in the exception.
 
         The engine frames both on one connection: a byte for the stream (1 out, 2 err), three
@@ -356,8 +313,8 @@ class Shell:
         out, err = bytearray(), bytearray()
         while not out.endswith(b"\n"):
             while len(self._received) < 8 or len(self._received) < 8 + self._frame_bytes():
-                connection.settimeout(max(0.001, deadline - time.monotonic()))
-                chunk = connection.recv(65536)
+                self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+                chunk = self._socket.recv(65536)
                 if not chunk:
                     raise EOFError(err.decode(errors="replace").strip()[-500:] or "it has ended")
                 self._received += chunk
@@ -365,6 +322,16 @@ class Shell:
             (out if self._received[0] == 1 else err).extend(self._received[8:end])
             del self._received[:end]
         return bytes(out)
+
+    def is_alive(self) -> bool:
+        """As far as is known; only reading tells."""
+        return True
+
+    def close(self) -> None:
+        """Close the socket, which ends the process."""
+        for open_thing in (self._socket, self._stream):
+            with suppress(OSError):
+                open_thing.close()
 
     def _frame_bytes(self) -> int:
         length: int = struct.unpack_from(">I", self._received, 4)[0]
@@ -402,41 +369,12 @@ def collect(container: Container, into: Path) -> None:
     """Copy the log files of a container, running or not, to `into`; none is fine."""
     try:
         chunks, _ = container.get_archive(_LOGS)
-        content = io.BytesIO(b"".join(chunks))
+        content = b"".join(chunks)
     except NotFound:
         return
     except (DockerException, requests.RequestException) as error:
         raise ClusterError(f"{container.name}: its logs cannot be copied: {error}") from error
-    try:
-        with tarfile.open(fileobj=content) as archive:
-            for path, data in _files(archive):
-                target = into.joinpath(*path.parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-    except tarfile.TarError as error:  # the engine broke off in the middle
-        raise ClusterError(f"{container.name}: its logs came damaged: {error}") from error
-
-
-def _files(archive: tarfile.TarFile) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the plain files below the archive's one folder; a node has no say in where they go."""
-    for member in archive:
-        path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-        if member.isfile() and path.parts and ".." not in path.parts:
-            content = archive.extractfile(member)
-            assert content is not None, f"{member.name} is a file"
-            yield path, content.read()
-
-
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in files.items():
-            member = tarfile.TarInfo(path)
-            member.size = len(content)
-            member.mode = 0o755
-            member.mtime = int(time.time())
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    unpack_logs(str(container.name), content, into)
 
 
 def _make_network(

@@ -1,15 +1,14 @@
 """The Docker engine: reaching it, and telling whose containers are whose.
 
 Everything that labrys makes there carries labels: `labrys` on all of it, the run directory, and
-the owner: the controller's process id with its start time, and the process table it is in. A
-number alone would not do: after the controller's death another process may get it.
+the marks of its owner, the controller (see `owner`).
 """
 
 import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import docker
@@ -18,14 +17,13 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
 
+from labrys.control.environments import owner
 from labrys.control.environments.base import on_nodes
 from labrys.control.errors import MachineError
 
 LABEL = "labrys"
 RUN = "labrys.run"
 NODE = "labrys.node"
-OWNER = "labrys.owner"
-PROCESS_TABLE = "labrys.process-table"
 
 _GONE_WITHIN_S = 20.0
 
@@ -53,30 +51,8 @@ def connect() -> docker.DockerClient:
 
 def labels(run_dir: Path, node: str | None = None) -> dict[str, str]:
     """Return the labels for what this process makes for a run (and a node of it)."""
-    found = {
-        LABEL: "1",
-        RUN: str(run_dir),
-        OWNER: f"{os.getpid()}:{_start_ticks(os.getpid())}",
-        PROCESS_TABLE: _process_table(),
-    }
+    found = {LABEL: "1", RUN: str(run_dir), **owner.marks()}
     return found | ({NODE: node} if node else {})
-
-
-def owner_lives(found: Mapping[str, str]) -> bool | None:
-    """Whether the controller named in labels is alive; None if it is not for us to see.
-
-    It is not when it ran in another container, on another machine, or before a reboot, nor when
-    /proc hides the process from us.
-    """
-    if found.get(PROCESS_TABLE) != _process_table():
-        return None
-    pid, _, started = found.get(OWNER, "").partition(":")
-    if not pid.isdecimal() or not started:
-        return False
-    ticks = _start_ticks(int(pid))
-    if ticks is None and _is_hidden(int(pid)):
-        return None
-    return ticks == started
 
 
 def labelled(client: docker.DockerClient, label: str) -> tuple[list[Container], list[Network]]:
@@ -114,37 +90,6 @@ def _remove_container(container: Container) -> None:
             if error.status_code != 409 or time.monotonic() > deadline:
                 raise MachineError(f"{container.name}: cannot be removed: {error}") from error
             time.sleep(0.1)
-
-
-def _start_ticks(pid: int) -> str | None:
-    """Return when a process began, in clock ticks since boot; None if it is none or a zombie.
-
-    A killed controller stays a zombie until its parent takes note, which may be never.
-    """
-    try:
-        # proc(5): field 2 is the name and may itself hold spaces and brackets; the state is
-        # field 3, the start time field 22.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[19] if fields[0] not in ("Z", "X") else None
-
-
-def _is_hidden(pid: int) -> bool:
-    """Whether there is such a process, of another user's (proc(5), hidepid)."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        pass
-    return False
-
-
-def _process_table() -> str:
-    """Name the process table in which our process ids mean something: the boot and namespace."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def _mend(error: OSError) -> str:

@@ -11,32 +11,28 @@ remove it and the image by hand (docker rmi).
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from labrys.control.environments import wheels
 from labrys.control.environments.engine import connect, labels
-from labrys.control.errors import InternalError, MachineError
+from labrys.control.errors import MachineError
 
 PULLED_BASE = "python:3.12-slim-bookworm"
 MADE_BASE = "labrys-base:bookworm"
 _REPOSITORY = "labrys-node"
 _PLACE = Path("/var/tmp")  # on a disk, where a base system of 300 MB fits
 _WORK_PREFIX = "labrys-image-"
-_NODE_NEEDS = ("httptools", "msgspec")
 _BASE_MADE_WITHIN_S = 1800
 _SAID_AT_MOST = 1500  # characters of a failed program's output in a message
 
@@ -91,17 +87,8 @@ def _recipe() -> Path:
     )
 
 
-def _requirements() -> list[str]:
-    """Return what the node needs, as pyproject.toml states it for labrys as a whole."""
-    stated = metadata.requires("labrys") or []
-    needed = sorted(line for line in stated if re.split(r"[^\w-]", line)[0] in _NODE_NEEDS)
-    if len(needed) != len(_NODE_NEEDS):
-        raise InternalError(f"the node needs {_NODE_NEEDS}, but labrys requires only {needed}")
-    return needed
-
-
 def _fingerprint(recipe: Path) -> str:
-    parts = [(recipe / "Dockerfile").read_text(), *_requirements()]
+    parts = [(recipe / "Dockerfile").read_text(), *wheels.requirements()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -191,19 +178,14 @@ def _make_rootfs(script: Path, rootfs: Path, say: Say) -> None:
         )
 
 
-class _BasePython(NamedTuple):
-    version: str
-    machine: str
-
-
 def _build(
     client: docker.DockerClient, recipe: Path, base: str, tag: str, work: Path, say: Say
 ) -> None:
     context = work / "context"
     context.mkdir()
     shutil.copy(recipe / "Dockerfile", context)
-    say(f"image: fetching {' and '.join(_NODE_NEEDS)} for {base}")
-    _fetch_wheels(_python_of(client, base, work), context / "wheels")
+    say(f"image: fetching {' and '.join(wheels.NODE_NEEDS)} for {base}")
+    wheels.fetch(_python_of(client, base, work), context / "wheels", "image")
     say(f"image: building on {base}")
     told: list[str] = []
     try:
@@ -224,32 +206,18 @@ def _build(
         raise MachineError(f"image: the engine refused the build: {error}") from error
 
 
-def _python_of(client: docker.DockerClient, base: str, work: Path) -> _BasePython:
-    code = "import platform as p; print(*p.python_version_tuple()[:2], p.machine())"
+def _python_of(client: docker.DockerClient, base: str, work: Path) -> wheels.Python:
     try:
         told = client.containers.run(
-            base, ["python3", "-c", code], network_mode="none", remove=True, labels=labels(work)
+            base,
+            ["python3", "-c", wheels.WHICH_PYTHON],
+            network_mode="none",
+            remove=True,
+            labels=labels(work),
         )
     except DockerException as error:
         raise MachineError(f"image: no Python in {base}: {error}") from error
-    major, minor, machine = told.decode().split()
-    return _BasePython(f"{major}.{minor}", machine)
-
-
-def _fetch_wheels(python: _BasePython, into: Path) -> None:
-    platforms = [f"manylinux_2_{glibc}_{python.machine}" for glibc in (17, 28, 34)]
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(into)),
-        *("--only-binary=:all:", "--implementation", "cp", "--python-version", python.version),
-        *(word for platform in platforms for word in ("--platform", platform)),
-        *("pip", *_requirements()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise MachineError(
-            f"image: pip could not fetch wheels for Python {python.version} on {python.machine} "
-            f"(is the package index reachable?): {_tail(done.stderr)}"
-        )
+    return wheels.parse_python(told.decode())
 
 
 def _first_line(error: Exception) -> str:

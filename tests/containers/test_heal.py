@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labrys.control.environments import engine
+from labrys.control.environments import engine, owner
 from labrys.control.environments.docker import DockerEnvironment
 from labrys.control.heal import heal
 
@@ -83,7 +83,7 @@ def test_a_run_of_a_controller_we_cannot_see_is_kept_until_its_containers_have_s
     make_environment: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(engine, "_process_table", lambda: "another/pid:[1]")
+        elsewhere.setattr(owner, "_process_table", lambda: "another/pid:[1]")
         env = make_environment("n1")
         env.provision()
     left = names_of(tmp_path)

@@ -12,14 +12,15 @@ import pytest
 import requests
 from docker.errors import APIError
 
-from labrys.control.environments import docker, engine, image
+from labrys.control.environments import docker, engine, image, owner
+from labrys.control.environments.shell import Shell
 from labrys.control.errors import ClusterError, MachineError
 from labrys.control.heal import Healed, _Leftover, heal
 
 
 class TestOwner:
     def test_this_process_lives(self, tmp_path: Path) -> None:
-        assert engine.owner_lives(engine.labels(tmp_path)) is True
+        assert owner.lives(engine.labels(tmp_path)) is True
 
     def test_a_process_that_ended_does_not(self, tmp_path: Path) -> None:
         code = (
@@ -28,31 +29,31 @@ class TestOwner:
         )
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         labels = json.loads(told.stdout)
-        assert engine.owner_lives(labels) is False
+        assert owner.lives(labels) is False
 
     def test_a_killed_process_that_nobody_has_reaped_does_not_either(self, tmp_path: Path) -> None:
         with subprocess.Popen(["sleep", "1000"]) as child:
             labels = engine.labels(tmp_path) | {
-                engine.OWNER: f"{child.pid}:{engine._start_ticks(child.pid)}"
+                owner.OWNER: f"{child.pid}:{owner.start_ticks(child.pid)}"
             }
-            assert engine.owner_lives(labels) is True
+            assert owner.lives(labels) is True
             child.kill()
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but not reaped
-            assert engine.owner_lives(labels) is False
+            assert owner.lives(labels) is False
 
     def test_another_process_with_the_same_number_is_not_the_owner(self, tmp_path: Path) -> None:
-        labels = engine.labels(tmp_path) | {engine.OWNER: f"{os.getpid()}:1"}
-        assert engine.owner_lives(labels) is False
+        labels = engine.labels(tmp_path) | {owner.OWNER: f"{os.getpid()}:1"}
+        assert owner.lives(labels) is False
 
     def test_a_process_of_another_process_table_is_not_for_us_to_judge(
         self, tmp_path: Path
     ) -> None:
-        labels = engine.labels(tmp_path) | {engine.PROCESS_TABLE: "elsewhere"}
-        assert engine.owner_lives(labels) is None
+        labels = engine.labels(tmp_path) | {owner.PROCESS_TABLE: "elsewhere"}
+        assert owner.lives(labels) is None
 
     def test_labels_without_an_owner_belong_to_nobody_alive(self, tmp_path: Path) -> None:
-        labels = engine.labels(tmp_path) | {engine.OWNER: "garbage"}
-        assert engine.owner_lives(labels) is False
+        labels = engine.labels(tmp_path) | {owner.OWNER: "garbage"}
+        assert owner.lives(labels) is False
 
     def test_a_process_hidden_from_us_is_not_for_us_to_judge(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,9 +63,9 @@ class TestOwner:
             raise PermissionError(1, "Operation not permitted")
 
         labels = engine.labels(tmp_path)
-        monkeypatch.setattr(engine, "_start_ticks", lambda pid: None)
+        monkeypatch.setattr(owner, "start_ticks", lambda pid: None)
         monkeypatch.setattr(os, "kill", forbid)
-        assert engine.owner_lives(labels) is None
+        assert owner.lives(labels) is None
 
     def test_labels_name_run_and_node(self, tmp_path: Path) -> None:
         labels = engine.labels(tmp_path, "n3")
@@ -158,7 +159,7 @@ def test_an_engine_that_went_away_is_told_and_not_the_script() -> None:
 
     gone: Any = Gone()
     with pytest.raises(ClusterError) as caught:
-        docker.Shell("n1", gone).run("a long script", 1)
+        Shell("n1", lambda: docker._Exec("n1", gone)).run("a long script", 1)
     assert str(caught.value) == "n1: the engine starts nothing in its container: refused"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from labrys.control.environments import image
+from labrys.control.environments import image, wheels
 from labrys.control.errors import MachineError
 
 _REPO = Path(__file__).resolve().parents[2]
@@ -22,8 +22,8 @@ def test_the_recipe_of_the_checkout_is_found() -> None:
 
 def test_the_nodes_requirements_are_those_of_pyproject() -> None:
     stated = tomllib.loads((_REPO / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert set(image._requirements()) <= set(stated)
-    assert len(image._requirements()) == 2
+    assert set(wheels.requirements()) <= set(stated)
+    assert len(wheels.requirements()) == 2
 
 
 def test_a_changed_recipe_or_requirement_makes_another_tag(
@@ -34,7 +34,7 @@ def test_a_changed_recipe_or_requirement_makes_another_tag(
     assert image._fingerprint(tmp_path) == first
     (tmp_path / "Dockerfile").write_text("FROM scratch\n\n")
     second = image._fingerprint(tmp_path)
-    monkeypatch.setattr(image, "_requirements", lambda: ["msgspec>=99"])
+    monkeypatch.setattr(wheels, "requirements", lambda: ["msgspec>=99"])
     assert len({first, second, image._fingerprint(tmp_path)}) == 3
 
 
