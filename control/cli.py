@@ -122,8 +122,9 @@ def cli() -> None:
 @cli.command()
 @click.argument("spec_file", metavar="[SPEC.yaml]", required=False, type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the test: the folder of its runs.")
-@click.option("--env", help="auto, docker or netns (auto: docker where it works, else netns).")
+@click.option("--env", help="auto, docker, netns or ssh (auto: docker where it works, else netns).")
 @click.option("--nodes", type=int, help="How many nodes (5).")
+@click.option("--hosts", metavar="A,B,...", help="With --env ssh: the nodes' hosts (n1,n2,...).")
 @click.option("--system", help="The system under test (raftkv).")
 @click.option(
     "--system-option",
@@ -177,6 +178,7 @@ def cli() -> None:
 @JSON
 def test(
     spec_file: Path | None,
+    hosts: str | None,
     options: tuple[str, ...],
     system_options: tuple[str, ...],
     faults: str | None,
@@ -191,12 +193,15 @@ def test(
     \b
     Example:  labrys test --workload register --faults partition,kill --time-limit 30
               labrys test --bug stale-read --faults partition   # is it found?
+              labrys test --env ssh --hosts db1,db2,db3         # machines of your own
               labrys test runs/latest/test.yaml                 # the same test again
     """
     from labrys.control.spec import read_spec, resolve
 
     fields = read_spec(spec_file) if spec_file else {}
     fields |= {name: value for name, value in flags.items() if value is not None}
+    if hosts is not None:
+        fields["hosts"] = [word.strip() for word in hosts.split(",")]
     if options:
         given = _options(options, "--option", "values=small")
         fields["workload_options"] = fields.get("workload_options", {}) | given

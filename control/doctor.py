@@ -11,11 +11,13 @@ import click
 import msgspec
 
 from labrys.control.environments import registry as environments
-from labrys.control.errors import MachineError
+from labrys.control.errors import MachineError, UsageError
 from labrys.control.names import known
 from labrys.control.nemesis import shim
 
 _REAL_ENVIRONMENTS = ("netns", "docker")
+"""Those that need nothing but this machine."""
+_SSH = "ssh"
 _LEAST_FREE_MIB = 500
 
 
@@ -30,11 +32,12 @@ class Fact(msgspec.Struct, frozen=True):
 
 def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> int:
     """Print the facts and return 0 if a test can run here (in environment `what`), else 4."""
-    places = [_environment(name) for name in asked_for(what)]
+    places = [_ssh()] if what == _SSH else [_environment(name) for name in asked_for(what)]
     clocks = _clocks()
     facts = places if what else [_python(), *places, clocks, _runs_dir(runs_dir), _cores()]
     if not quiet:
-        for fact in facts:
+        # Whether its hosts answer is not for this machine to say: ssh is told, but decides nothing.
+        for fact in facts if what else [*facts, _ssh()]:
             if as_json:
                 click.echo(msgspec.json.encode(fact))
             else:
@@ -54,7 +57,11 @@ def asked_for(what: str | None) -> tuple[str, ...]:
     """Return the environments to look at. Raises UsageError for one that there is not."""
     if what is None:
         return _REAL_ENVIRONMENTS
-    known("environment", what, _REAL_ENVIRONMENTS)
+    known("environment", what, (*_REAL_ENVIRONMENTS, _SSH))
+    if what == _SSH:
+        raise UsageError(
+            "ssh: faults are tried on hosts, which a test names: labrys test --env ssh"
+        )
     return (what,)
 
 
@@ -66,6 +73,13 @@ def _environment(name: str) -> Fact:
         "docker": "the engine answers",
     }[name]
     return Fact(name=name, ok=reason is None, found=reason or detail)
+
+
+def _ssh() -> Fact:
+    from labrys.control.environments import ssh
+
+    ok, found = ssh.describe()
+    return Fact(name=_SSH, ok=ok, found=found)
 
 
 def _python() -> Fact:

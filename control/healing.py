@@ -9,6 +9,7 @@ import msgspec
 from labrys.checkers.fault import FaultStage
 from labrys.control.errors import LabrysError
 from labrys.control.heal import Healed, heal
+from labrys.control.heal_hosts import heal_hosts
 from labrys.control.ledger import Ledger, in_force, read_ledger
 from labrys.control.store import RunDirectory, all_runs
 
@@ -20,7 +21,18 @@ def heal_and_print(runs_dir: Path, *, as_json: bool) -> int:
         click.echo(line, err=as_json)
 
     healed = heal(say)
-    closed, failures = close_ledgers(runs_dir, healed.may_stand, say)
+    on_hosts = heal_hosts(runs_dir, say)
+
+    def may_stand(run: RunDirectory) -> bool:
+        return healed.may_stand(run) or on_hosts.may_stand(run)
+
+    closed, failures = close_ledgers(runs_dir, may_stand, say)
+    healed = msgspec.structs.replace(
+        healed,
+        removed=(*healed.removed, *on_hosts.removed),
+        failures=(*healed.failures, *on_hosts.failures),
+        standing=None if healed.standing is None else healed.standing + (on_hosts.standing or ()),
+    )
     if as_json:
         facts = msgspec.to_builtins(healed) | {"closed": closed}
         facts["failures"] += failures

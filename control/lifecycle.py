@@ -121,7 +121,7 @@ class _Run:
         self._recorder = Recorder(directory.history)
         self._ledger = Ledger(directory.ledger, self._clock_ns)
         self._env: Environment = environments.make(
-            spec.env, spec.node_names, directory.path, self._say
+            spec.env, spec.node_names, directory.path, self._say, spec.hosts
         )
         self._system = SYSTEMS[spec.system](
             self._env, seed=self.seed, bug=spec.bug, options=spec.system_options

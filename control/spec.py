@@ -26,7 +26,7 @@ from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads.registry import WORKLOADS
 from labrys.workloads.workload import parse_options
 
-ENVIRONMENTS = ("auto", "docker", "netns")
+ENVIRONMENTS = ("auto", "docker", "netns", "ssh")
 
 _COUNTS = {"nodes": (1, 253), "concurrency": (1, 10_000), "check_memory": (64, 2**30)}
 """The least and the most. As many nodes as have an address in the network of one run."""
@@ -34,6 +34,7 @@ _COUNTS = {"nodes": (1, 253), "concurrency": (1, 10_000), "check_memory": (64, 2
 _NUMBER_MAX = 1e9
 """Of seconds and operations per second, and its inverse the least: what nanoseconds can hold."""
 
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,79}")
 
 
@@ -44,6 +45,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Names the folder of the runs; by default made of workload, bug and faults."""
     env: str = "auto"
     nodes: int = 5
+    hosts: list[str] = []
+    """Of `ssh`, in the order of the nodes; by default they are called n1, n2, ..."""
     system: str = "raftkv"
     system_options: dict[str, Any] = {}
     """How the system is to run, e.g. `snapshot-entries: 100`."""
@@ -146,6 +149,7 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     except msgspec.ValidationError as error:
         raise UsageError(f"bad spec: {error}") from error
     known("environment", spec.env, ENVIRONMENTS, where="--env")
+    spec = _with_hosts(spec, fields)
     known("system", spec.system, SYSTEMS, where="--system")
     known("workload", spec.workload, WORKLOADS, where="--workload")
     if spec.faults and spec.fault_plan:
@@ -193,6 +197,29 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     return msgspec.structs.replace(spec, name=name, seed=seed)
 
 
+def _with_hosts(spec: Spec, fields: Mapping[str, Any]) -> Spec:
+    """Return the spec with as many nodes as it names hosts. Raises UsageError."""
+    if not spec.hosts:
+        return spec
+    if spec.env != "ssh":
+        raise UsageError(f"--hosts: only with --env ssh; the nodes of {spec.env} need no hosts")
+    for place, host in enumerate(spec.hosts):
+        if not _HOST.fullmatch(host):
+            raise UsageError(
+                f"--hosts: {host!r} is no host name; write NAME,NAME,... (user, port and keys "
+                "belong into ~/.ssh/config)"
+            )
+        if host in spec.hosts[:place]:
+            raise UsageError(f"--hosts: {host!r} is there twice; each node needs its own")
+    count = len(spec.hosts)
+    if "nodes" in fields and spec.nodes != count:
+        raise UsageError(
+            f"--hosts: {count} hosts for {spec.nodes} nodes; name one for each node, or say "
+            f"--nodes {count}"
+        )
+    return msgspec.structs.replace(spec, nodes=count)
+
+
 def default_name(spec: Spec) -> str:
     """Name a test by what it does: workload, bug, faults."""
     kinds = ["all"] if {*spec.fault_kinds} == {*PACKAGES} else spec.fault_kinds
@@ -224,6 +251,8 @@ def rerun_command(spec: Spec) -> str:
                 for word in (flag, f"{key}={yaml.safe_dump(option).splitlines()[0]}")
             ]
             continue
+        elif field == "hosts":
+            value = ",".join(value)
         elif isinstance(value, float):
             value = int(value) if value.is_integer() else value  # `str` keeps every digit
         words += [flag, str(value)]
@@ -258,6 +287,7 @@ _FLAGS = {
     "name": "--name",
     "env": "--env",
     "nodes": "--nodes",
+    "hosts": "--hosts",
     "system": "--system",
     "system_options": "--system-option",
     "bug": "--bug",

@@ -1,6 +1,6 @@
 """The environments that a spec can name, and which one `auto` takes here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,27 @@ if TYPE_CHECKING:
 
 
 def make(
-    name: str, nodes: tuple[str, ...], run_dir: Path, say: Callable[[str], None]
+    name: str,
+    nodes: tuple[str, ...],
+    run_dir: Path,
+    say: Callable[[str], None],
+    hosts: Sequence[str] = (),
 ) -> Environment:
-    """Return the environment `name`; nothing is provisioned yet."""
-    return _class_of(name)(nodes, run_dir, say)
+    """Return the environment `name`; nothing is provisioned yet. `hosts` are for ssh."""
+    if name == "ssh":
+        from labrys.control.environments.ssh import SshEnvironment
+
+        return SshEnvironment(nodes, run_dir, say, hosts)
+    return _local_class(name)(nodes, run_dir, say)
 
 
 def offers(name: str, capability: type) -> bool:
     """Whether the environment `name` has a capability: `Freezable`, `CpuLimited`, ..."""
-    return issubclass(_class_of(name), capability)
+    if name == "ssh":
+        from labrys.control.environments.ssh import SshEnvironment
+
+        return issubclass(SshEnvironment, capability)
+    return issubclass(_local_class(name), capability)
 
 
 def obstacle(name: str) -> str | None:
@@ -34,6 +46,10 @@ def obstacle(name: str) -> str | None:
         from labrys.control.environments import netns
 
         return netns.probe()
+    if name == "ssh":
+        from labrys.control.environments import ssh
+
+        return ssh.probe()
     raise InternalError(f"no environment {name!r}")
 
 
@@ -68,7 +84,7 @@ def choose(wanted: str, say: Callable[[str], None]) -> str:
 def heal_leftovers(name: str, say: Callable[[str], None]) -> None:
     """Remove what dead runs left behind in the environment `name`; tells what it cannot remove.
 
-    Clusters that were left standing on purpose stay.
+    Clusters that were left standing on purpose stay. ssh cleans the hosts when it takes them.
     """
     if name == "docker":
         from labrys.control.heal import heal
@@ -77,7 +93,7 @@ def heal_leftovers(name: str, say: Callable[[str], None]) -> None:
             say(f"heal: {failure}")
 
 
-def _class_of(name: str) -> "type[DockerEnvironment] | type[NetnsEnvironment]":
+def _local_class(name: str) -> "type[DockerEnvironment] | type[NetnsEnvironment]":
     if name == "docker":
         from labrys.control.environments.docker import DockerEnvironment
 
