@@ -10,8 +10,11 @@ Connecting is tried again where the network or the far sshd failed, never where 
 import base64
 import hashlib
 import logging
+import os
 import random
+import signal
 import socket
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -54,9 +57,9 @@ class Connection:
     """An open connection to a host."""
 
     def __init__(
-        self, place: str, client: paramiko.SSHClient, way: "tuple[Connection, ...]" = ()
+        self, place: str, client: paramiko.SSHClient, way: "tuple[Connection | _Command, ...]" = ()
     ) -> None:
-        """`place` names the host in messages; `way` are the connections that this one runs in."""
+        """`place` names the host in messages; `way` is what this one runs in."""
         self.place = place
         self._client = client
         self._way = way
@@ -105,7 +108,7 @@ class Connection:
         return Ended(code, bytes(out), err.decode(errors="replace"))
 
     def close(self) -> None:
-        """Close it, and the connections that it ran in."""
+        """Close it, and what it ran in."""
         self._client.close()
         for hop in reversed(self._way):
             hop.close()
@@ -224,7 +227,7 @@ def connect(to: Destination, config: paramiko.SSHConfig, *, hops: int = 0) -> Co
 
 
 def _connect_once(to: Destination, config: paramiko.SSHConfig, hops: int) -> Connection:
-    way: list[Connection] = []
+    way: list[Connection | _Command] = []
     keys: Any = list(to.keys) or None  # the type stubs know of one only
     client = paramiko.SSHClient()
     _load_known_hosts(to, client.get_host_keys())
@@ -253,21 +256,54 @@ def _connect_once(to: Destination, config: paramiko.SSHConfig, hops: int) -> Con
     return Connection(to.place, client, tuple(way))
 
 
-def _stream(to: Destination, config: paramiko.SSHConfig, hops: int, way: list[Connection]) -> Any:
+class _Command:
+    """A command that is the way to a host, at one end of a pair of sockets.
+
+    Not paramiko's own: that one leaves the process and its pipes behind.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.stream, far = socket.socketpair()
+        with far:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=far.fileno(),
+                stdout=far.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C is for us, and we still need the way
+            )
+
+    def close(self) -> None:
+        """End it."""
+        self.stream.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _stream(
+    to: Destination,
+    config: paramiko.SSHConfig,
+    hops: int,
+    way: "list[Connection | _Command]",
+) -> Any:
     """Return the stream that ssh is to be spoken on; what it runs in is added to `way`."""
     if to.command is not None:
-        return paramiko.ProxyCommand(to.command)
+        command = _Command(to.command)
+        way.append(command)
+        return command.stream
     if not to.jumps:
         stream = socket.create_connection((to.hostname, to.port), to.connect_timeout_s)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         silence_ms = round(_SILENCE_MAX_S * 1000)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
         return stream
-    last = msgspec.structs.replace(destination(to.jumps[-1], config), command=None)
+    last = destination(to.jumps[-1], config)
     if to.jumps[:-1]:
-        last = msgspec.structs.replace(last, jumps=to.jumps[:-1])
-    way.append(connect(last, config, hops=hops + 1))
-    return way[-1].tunnel(to.hostname, to.port, to.connect_timeout_s)
+        last = msgspec.structs.replace(last, jumps=to.jumps[:-1], command=None)
+    gate = connect(last, config, hops=hops + 1)
+    way.append(gate)
+    return gate.tunnel(to.hostname, to.port, to.connect_timeout_s)
 
 
 def _load_known_hosts(to: Destination, into: paramiko.HostKeys) -> None:

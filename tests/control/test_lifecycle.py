@@ -54,7 +54,7 @@ class Rig:
         monkeypatch.setattr(environments, "heal_leftovers", lambda name, say: None)
 
     def _make(
-        self, name: str, nodes: tuple[str, ...], run_dir: Path, say: Callable[[str], None]
+        self, name: str, nodes: tuple[str, ...], run_dir: Path, say: Callable[[str], None], *_: Any
     ) -> LoopbackEnvironment:
         self.env = LoopbackEnvironment(nodes, run_dir, say)
         self.env.fail_in = self.fail_in
