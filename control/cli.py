@@ -201,7 +201,7 @@ def test(
     fields = read_spec(spec_file) if spec_file else {}
     fields |= {name: value for name, value in flags.items() if value is not None}
     if hosts is not None:
-        fields["hosts"] = [word.strip() for word in hosts.split(",")]
+        fields["hosts"] = _hosts(hosts)
     if options:
         given = _options(options, "--option", "values=small")
         fields["workload_options"] = fields.get("workload_options", {}) | given
@@ -357,9 +357,17 @@ def stress(repeat: int, data: Path | None, as_json: bool, **load: int) -> int:
 @click.argument("what", metavar="[ENV]", required=False)
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code answers.")
 @click.option("--faults", is_flag=True, help="Try every fault in every environment.")
+@click.option("--hosts", metavar="A,B,...", help="Try the faults on these hosts, by ssh, as well.")
 @RUNS_DIR
 @JSON
-def doctor(what: str | None, quiet: bool, faults: bool, runs_dir: Path, as_json: bool) -> int:
+def doctor(
+    what: str | None,
+    quiet: bool,
+    faults: bool,
+    hosts: str | None,
+    runs_dir: Path,
+    as_json: bool,
+) -> int:
     """Say what this machine can do, and how to mend what it cannot.
 
     Exits 0 when a test can run here (with ENV: when it can run in that environment), else 4.
@@ -369,13 +377,16 @@ def doctor(what: str | None, quiet: bool, faults: bool, runs_dir: Path, as_json:
     Example:  labrys doctor
               labrys doctor netns --quiet && echo namespaces work
               labrys doctor --faults        # by what, seen by what, undone by what
+              labrys doctor ssh --faults --hosts db1,db2,db3
     """
     if faults:
         from labrys.control.trying import print_table
 
         if quiet:
             raise UsageError("--quiet --faults: a table cannot be quiet; leave one of them out")
-        return print_table(what, as_json=as_json)
+        return print_table(what, _hosts(hosts), as_json=as_json)
+    if hosts:
+        raise UsageError("--hosts: only with --faults, which are tried there")
     from labrys.control.doctor import examine
 
     return examine(what, runs_dir, quiet=quiet, as_json=as_json)
@@ -393,6 +404,14 @@ def heal(runs_dir: Path, as_json: bool) -> int:
     from labrys.control.healing import heal_and_print
 
     return heal_and_print(runs_dir, as_json=as_json)
+
+
+def _hosts(text: str | None) -> list[str]:
+    from labrys.control.spec import check_hosts
+
+    hosts = [word.strip() for word in text.split(",")] if text is not None else []
+    check_hosts(hosts)
+    return hosts
 
 
 def _options(words: tuple[str, ...], flag: str, example: str) -> dict[str, Any]:

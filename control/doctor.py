@@ -5,6 +5,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -35,9 +36,10 @@ def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> 
     places = [_ssh()] if what == _SSH else [_environment(name) for name in asked_for(what)]
     clocks = _clocks()
     facts = places if what else [_python(), *places, clocks, _runs_dir(runs_dir), _cores()]
+    # Whether its hosts answer is not for this machine to say: ssh is told, but decides nothing.
+    hosts = [] if quiet or what else [_ssh()]
     if not quiet:
-        # Whether its hosts answer is not for this machine to say: ssh is told, but decides nothing.
-        for fact in facts if what else [*facts, _ssh()]:
+        for fact in (*facts, *hosts):
             if as_json:
                 click.echo(msgspec.json.encode(fact))
             else:
@@ -48,20 +50,24 @@ def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> 
     if not quiet and not as_json and what is None:
         best = next((place.name for place in places if place.ok and usable), None)
         click.echo(
-            f"a test can run here: labrys test --env {best}" if best else "no test can run here"
+            f"a test can run here: labrys test --env {best}"
+            if best
+            else "no test can run here"
+            + (", but on other hosts with --env ssh" if hosts[0].ok else "")
         )
     return 0 if usable else 4
 
 
-def asked_for(what: str | None) -> tuple[str, ...]:
-    """Return the environments to look at. Raises UsageError for one that there is not."""
+def asked_for(what: str | None, hosts: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the environments to look at: `what`, or all; ssh is among them if there are `hosts`.
+
+    Raises UsageError for one that there is not.
+    """
     if what is None:
-        return _REAL_ENVIRONMENTS
+        return (*_REAL_ENVIRONMENTS, *([_SSH] if hosts else []))
     known("environment", what, (*_REAL_ENVIRONMENTS, _SSH))
-    if what == _SSH:
-        raise UsageError(
-            "ssh: faults are tried on hosts, which a test names: labrys test --env ssh"
-        )
+    if what == _SSH and not hosts:
+        raise UsageError("--faults: ssh needs hosts to try them on: add --hosts A,B,C")
     return (what,)
 
 

@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,12 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @property
     def node_names(self) -> tuple[str, ...]:
         """n1, n2, ..."""
-        return tuple(f"n{i}" for i in range(1, self.nodes + 1))
+        return node_names(self.nodes)
+
+
+def node_names(count: int) -> tuple[str, ...]:
+    """n1, n2, ..."""
+    return tuple(f"n{number}" for number in range(1, count + 1))
 
 
 def stream(seed: int, component: str) -> random.Random:
@@ -203,14 +208,7 @@ def _with_hosts(spec: Spec, fields: Mapping[str, Any]) -> Spec:
         return spec
     if spec.env != "ssh":
         raise UsageError(f"--hosts: only with --env ssh; the nodes of {spec.env} need no hosts")
-    for place, host in enumerate(spec.hosts):
-        if not _HOST.fullmatch(host):
-            raise UsageError(
-                f"--hosts: {host!r} is no host name; write NAME,NAME,... (user, port and keys "
-                "belong into ~/.ssh/config)"
-            )
-        if host in spec.hosts[:place]:
-            raise UsageError(f"--hosts: {host!r} is there twice; each node needs its own")
+    check_hosts(spec.hosts)
     count = len(spec.hosts)
     if "nodes" in fields and spec.nodes != count:
         raise UsageError(
@@ -218,6 +216,18 @@ def _with_hosts(spec: Spec, fields: Mapping[str, Any]) -> Spec:
             f"--nodes {count}"
         )
     return msgspec.structs.replace(spec, nodes=count)
+
+
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Raise UsageError for what cannot be the name of a host, and for one that is there twice."""
+    for place, host in enumerate(hosts):
+        if not _HOST.fullmatch(host):
+            raise UsageError(
+                f"--hosts: {host!r} is no host name; write NAME,NAME,... (user, port and keys "
+                "belong into ~/.ssh/config)"
+            )
+        if host in hosts[:place]:
+            raise UsageError(f"--hosts: {host!r} is there twice; each node needs its own")
 
 
 def default_name(spec: Spec) -> str:

@@ -1,7 +1,7 @@
 """`labrys doctor --faults`: which faults each environment can do here, found out by preparing them.
 
-Every fault is set up and torn down on three nodes that no database runs on. Namespaces need a
-process of their own, which moves into them and leaves its findings in a file.
+Every fault is set up and torn down on three nodes, or on given hosts, that no database runs on.
+Namespaces need a process of their own, which moves into them and leaves its findings in a file.
 """
 
 import tempfile
@@ -18,6 +18,7 @@ from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment
 from labrys.control.errors import LabrysError
 from labrys.control.nemesis.nemesis import PACKAGES
+from labrys.control.spec import node_names
 from labrys.control.systems.raftkv import RaftKv
 
 NODES: Final = ("n1", "n2", "n3")
@@ -37,9 +38,12 @@ class Row(msgspec.Struct, frozen=True):
     """By environment: why it cannot be done there; None: it can."""
 
 
-def table(names: Sequence[str]) -> list[Row]:
-    """Try every fault in the environments `names`; takes a second or two for each."""
-    found = {name: _try(name) for name in names}
+def table(names: Sequence[str], hosts: Sequence[str] = ()) -> list[Row]:
+    """Try every fault in the environments `names`; takes a second or two for each.
+
+    In ssh on the `hosts`, which are cleaned like those of a test.
+    """
+    found = {name: _try(name, hosts) for name in names}
     return [
         Row(
             fault=kind,
@@ -52,13 +56,13 @@ def table(names: Sequence[str]) -> list[Row]:
     ]
 
 
-def print_table(what: str | None, *, as_json: bool) -> int:
+def print_table(what: str | None, hosts: Sequence[str] = (), *, as_json: bool) -> int:
     """Print a line for each fault, and below them why some cannot be done; 0 if all can, else 4.
 
     Of the environment `what` alone, if it is named. Raises UsageError if there is no such one.
     """
-    names = asked_for(what)
-    rows = table(names)
+    names = asked_for(what, hosts)
+    rows = table(names, hosts)
     if as_json:
         for row in rows:
             click.echo(msgspec.json.encode(row))
@@ -79,16 +83,17 @@ def print_table(what: str | None, *, as_json: bool) -> int:
     return 0 if all(r is None for row in rows for r in row.environments.values()) else 4
 
 
-def _try(name: str) -> _Obstacles:
+def _try(name: str, hosts: Sequence[str]) -> _Obstacles:
     """Return what stands in the way of each fault in the environment `name`."""
     reason = environments.obstacle(name)
     if reason is not None:
         return dict.fromkeys(PACKAGES, reason)
+    nodes = node_names(len(hosts)) if name == "ssh" else NODES
     with tempfile.TemporaryDirectory(prefix="labrys-doctor-") as folder:
         findings = Path(folder, "findings.json")
 
         def attempt() -> None:
-            env = environments.make(name, NODES, Path(folder), lambda line: None)
+            env = environments.make(name, nodes, Path(folder), lambda line: None, hosts)
             findings.write_bytes(msgspec.json.encode(_obstacles(env)))
 
         if name == "netns":
