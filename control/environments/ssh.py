@@ -135,6 +135,7 @@ class SshEnvironment:
         self._say = say
         self._token = token or token_hex(8)
         self._config = ssh_config.read_config()
+        self._connecting = {node: threading.Lock() for node in nodes}
         self._lock = threading.Lock()  # of all that follows
         self._connections: dict[str, Connection] = {}
         self._addresses: dict[str, str] = {}
@@ -360,16 +361,18 @@ class SshEnvironment:
         self._say(f"ssh: {node} was left by the dead run {run}; cleaning it")
 
     def _connected(self, node: str) -> Connection:
-        with self._lock:
+        """Return the connection to a host, made again if it was lost."""
+        with self._connecting[node]:
             connection = self._connections.get(node)
-        if connection is not None:
-            if connection.is_alive():
-                return connection
-            connection.close()
-        connection = connect(ssh_config.destination(self._hosts[node], self._config), self._config)
-        with self._lock:
-            self._connections[node] = connection
-        return connection
+            if connection is not None:
+                if connection.is_alive():
+                    return connection
+                connection.close()
+            to = ssh_config.destination(self._hosts[node], self._config)
+            connection = connect(to, self._config)
+            with self._lock:
+                self._connections[node] = connection
+            return connection
 
     def _prepare(self, node: str) -> None:
         """Clean the host, look whether it can be a node, and make its folders."""
