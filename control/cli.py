@@ -398,6 +398,8 @@ def doctor(
 def heal(runs_dir: Path, as_json: bool) -> int:
     """Remove everything that a dead run left behind; a run that goes on is not touched.
 
+    On hosts of ssh: what the dead runs in --runs-dir left there.
+
     \b
     Example:  labrys heal
     """

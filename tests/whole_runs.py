@@ -194,10 +194,10 @@ def check_clocks(folder: Path, env: str) -> None:
     assert "consistency: lease" in stored
 
 
-def check_interrupted_run(folder: Path, env: str, number: int) -> WholeRun:
+def check_interrupted_run(folder: Path, env: str, number: int, *more: str) -> WholeRun:
     """Ctrl-C and SIGTERM undo the faults and keep, check and report what was recorded."""
     run = WholeRun(
-        folder, *("--env", env, "--faults", "partition,kill"), *("--fault-interval", "2")
+        folder, *("--env", env, "--faults", "partition,kill"), *("--fault-interval", "2", *more)
     )
     run.await_fault()
     run.process.send_signal(number)

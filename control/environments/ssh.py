@@ -228,7 +228,10 @@ class SshEnvironment:
         try:
             on_nodes(tuple(self._held), self._leave)
         except LabrysError as error:
-            raise MachineError(f"ssh: clean-up failed, try labrys heal: {error}") from error
+            failure = MachineError(f"ssh: clean-up failed, try labrys heal: {error}")
+            for note in getattr(error, "__notes__", ()):  # the other hosts that failed
+                failure.add_note(note)
+            raise failure from error
         finally:
             self.close()
             if not self._held:

@@ -1,6 +1,7 @@
 """Hosts by ssh: scripts, files, locks, lost connections, and nothing left at the end."""
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from labrys.control.environments.held import HELD, Held, write_held
 from labrys.control.environments.ssh import SshEnvironment
 from labrys.control.errors import ClusterError, InternalError, MachineError
 from labrys.control.heal_hosts import heal_hosts
+from labrys.control.nemesis.nemesis import PACKAGES
 
 NODES = ("n1", "n2", "n3")
 MakeEnvironment = Callable[..., SshEnvironment]
@@ -324,3 +326,16 @@ class TestWholeRuns:
         assert {node: hosts.leftovers(node) for node in NODES} == dict.fromkeys(NODES, "")
         assert (run.directory / "nodes" / "n1" / "log").is_file()
         assert not (run.directory / HELD).exists()
+
+    def test_an_interrupted_run_lets_go_of_its_hosts(
+        self, make: MakeEnvironment, hosts: Hosts, tmp_path: Path
+    ) -> None:
+        run = whole_runs.check_interrupted_run(tmp_path, "ssh", signal.SIGINT, "--nodes", "3")
+        assert {node: hosts.leftovers(node) for node in NODES} == dict.fromkeys(NODES, "")
+        assert not (run.directory / HELD).exists()
+
+    def test_every_fault_can_be_had_on_hosts(self, make: MakeEnvironment) -> None:
+        done = whole_runs.labrys("doctor", "ssh", "--faults", "--hosts", "n1,n2,n3", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [row["environments"] for row in rows] == [{"ssh": None}] * len(PACKAGES)
