@@ -65,6 +65,7 @@ class Snapshots:
         disk.make_directory(directory)
         for draft in (_OWN_DRAFT, _RECEIVED_DRAFT):
             disk.remove(directory / draft)
+        disk.flush_directory(directory)  # a kill may have come before that, after the rename
 
     def newest(self) -> SnapshotMeta | None:
         """The newest one that is sound."""

@@ -314,6 +314,10 @@ class Storage:
             self._file = self._disk.open(self._path(sequences[-1]))
             if self.cut_bytes:
                 self._file.cut(self._size_bytes)
+            # A process that was killed before it flushed left what the kernel still has, and what
+            # is found here will be told to others.
+            self._file.flush()
+            self._disk.flush_directory(self._directory)
         self._state = self.hard_state
         self._last_index = self.base_index + len(self.entries)
         self._fit_snapshot()

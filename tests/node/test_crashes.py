@@ -184,6 +184,24 @@ def test_a_crash_at_any_operation_loses_and_invents_nothing(keep: float) -> None
     sweep(FaultyDisk, keep)
 
 
+def test_what_is_found_after_a_kill_survives_a_power_failure() -> None:
+    """A killed process may have been about to flush; what the next one finds, it acknowledges."""
+    for kill_at in range(1, OPERATIONS):
+        disk = FaultyDisk()
+        disk.crash_at = kill_at
+        allowed = live(disk)
+        if disk.operations < kill_at:
+            return
+        # Nothing is lost: the kernel still has it.
+        disk.crash_at = None
+        with opened(disk) as storage:
+            found = storage.restored(INITIAL)
+            assert found in allowed
+            survivor = disk.after_crash(0, random.Random(0))
+        assert found_on(survivor) == found, f"killed at {kill_at}"
+    raise AssertionError("the sweep did not reach the end")
+
+
 class _ForgetsFiles(FaultyDisk):
     def flush(self, inode: Inode) -> None:
         pass
