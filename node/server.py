@@ -119,6 +119,7 @@ class Node:
         )
         self._audit = (settings.bug.audit if settings.bug else Audit)(self._raft.id)
         self._teller = Teller(say)
+        self._durable_term = restored.hard_state.term
         self._members: Configuration | None = None
         self._is_flush_due = False
         self._is_stopping = False
@@ -156,7 +157,7 @@ class Node:
             await self._peers.close()
             self._snapshotter.stop()
             self._writer.stop()
-        self._say(event="stop", code=code, term=self._raft.term, commit=self._raft.commit)
+        self._say(event="stop", code=code, term=self._durable_term, commit=self._raft.commit)
         return code
 
     def stop(self, reason: str) -> None:
@@ -244,6 +245,8 @@ class Node:
             for peer, message in messages:
                 self._send(peer, message)
             if batch is not None:
+                if batch.hard_state is not None:
+                    self._durable_term = batch.hard_state.term
                 self._raft.persisted(batch.term, batch.last_index)
                 self.wake()
         for each in received:
@@ -292,7 +295,7 @@ class Node:
         # A faulty variant may have cut what it committed: it gets on when new entries come.
         if effects.committed and self._raft.applied < self._raft.commit:
             self.wake()
-        has_changed = self._teller.tell(self._raft, _now_ms())
+        has_changed = self._teller.tell(self._raft, _now_ms(), self._durable_term)
         is_late = self._timer.when() > self._loop.time() + EXPIRE_EVERY_MS / 1000
         if is_late and (has_changed or self._service.pending_count):
             self._arm_timer()  # Heartbeats, or requests, are due sooner than the election was.

@@ -20,12 +20,21 @@ class Teller:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._office: tuple[Role, int, NodeId | None] | None = None
+        self._told: tuple[Role, int, NodeId | None] | None = None
         self._members: Configuration | None = None
         self._commit = 0
         self._commit_ms = 0
 
-    def tell(self, raft: Raft, now_ms: int) -> bool:
-        """Look what is new; whether role, term or leader are."""
+    def tell(self, raft: Raft, now_ms: int, durable_term: int) -> bool:
+        """Look what is new; whether role, term or leader are.
+
+        What belongs to a term is told once the term is on disk, and perhaps never: by then it may
+        be over. A log that tells of terms which a crash takes back would look like a broken node.
+        """
+        office = (raft.role, raft.term, raft.leader)
+        has_changed, self._office = office != self._office, office
+        if raft.term > durable_term:
+            return has_changed
         if raft.configuration is not self._members:
             self._members = members = raft.configuration
             self._say(
@@ -36,14 +45,12 @@ class Teller:
         if raft.commit != self._commit and now_ms - self._commit_ms >= COMMIT_LINE_EVERY_MS:
             self._commit, self._commit_ms = raft.commit, now_ms
             self._say(event="commit", commit=raft.commit, applied=raft.applied, term=raft.term)
-        office = (raft.role, raft.term, raft.leader)
-        if office == self._office:
-            return False
-        self._office = office
-        self._say(
-            role=raft.role, term=raft.term, leader=raft.leader, last_index=raft.log.last_index
-        )
-        return True
+        if office != self._told:
+            self._told = office
+            self._say(
+                role=raft.role, term=raft.term, leader=raft.leader, last_index=raft.log.last_index
+            )
+        return has_changed
 
 
 def shown(address: tuple[str, int]) -> str:
