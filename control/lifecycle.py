@@ -29,7 +29,7 @@ from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
 from labrys.control.junit import junit_xml
 from labrys.control.ledger import Ledger, read_ledger
-from labrys.control.nemesis.nemesis import Nemesis, build_packages
+from labrys.control.nemesis.nemesis import Nemesis, build_packages, needs_of
 from labrys.control.report.page import write_report
 from labrys.control.spec import Spec, rerun_command, stream
 from labrys.control.store import Recorder, RunDirectory, create_run, write_atomically
@@ -130,6 +130,7 @@ class _Run:
         self._options = parse_options(
             self._workload, spec.workload_options, concurrency=spec.concurrency
         )
+        self._env.require(needs_of(spec.fault_kinds))
         packages = build_packages(spec.fault_options, self._env, self._system)
         self._nemesis = Nemesis(packages, self._ledger, stream(self.seed, "nemesis"))
         self._interpreter = Interpreter(
@@ -213,8 +214,7 @@ class _Run:
         """
         leave_cluster = leave_cluster and self._has_nodes
         with self._step("tear-down", seconds_as="teardown_s"):
-            with self._step("heal at tear-down"):
-                self._nemesis.teardown()
+            # The nodes first: a file system under their data can be taken away only then.
             if leave_cluster:
                 self._say(
                     f"the cluster is left running: {', '.join(map(self._address, self._env.nodes))}"
@@ -222,6 +222,8 @@ class _Run:
             elif self._has_nodes:
                 with self._step("stop the nodes"):
                     self._system.stop_all()
+            with self._step("heal at tear-down"):
+                self._nemesis.teardown()
             with self._step("collect logs"):
                 on_nodes(self._env.nodes, self._collect)
             if not leave_cluster:

@@ -17,7 +17,7 @@ from labrys.control.environments import namespaces
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment
 from labrys.control.errors import LabrysError
-from labrys.control.nemesis.nemesis import PACKAGES
+from labrys.control.nemesis.nemesis import PACKAGES, needs_of
 from labrys.control.spec import node_names
 from labrys.control.systems.raftkv import RaftKv
 
@@ -110,14 +110,14 @@ def _try(name: str, hosts: Sequence[str]) -> _Obstacles:
 
 def _obstacles(env: Environment) -> Mapping[str, str | None]:
     """Provision `env`, prepare every fault in it, and remove it again."""
-    found: _Obstacles = {}
+    found: _Obstacles = {kind: p.obstacle(env.name) for kind, p in PACKAGES.items()}
+    possible = [kind for kind, reason in found.items() if reason is None]
     try:
+        env.require(needs_of(possible))
         env.provision()
         system = RaftKv(env, seed=0)
-        for kind, package_type in PACKAGES.items():
-            found[kind] = package_type.obstacle(env.name)
-            if found[kind] is not None:
-                continue
+        for kind in possible:
+            package_type = PACKAGES[kind]
             package = package_type(env, system, package_type.options_type())
             try:
                 package.set_up()

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from labrys.node.audit import Audit
+from labrys.node.disk import File, OsDisk
 from labrys.node.effects import Effects, Persist
 from labrys.node.errors import UsageError
 from labrys.node.messages import Diverged, Entry, HardState, NodeId
@@ -136,6 +137,32 @@ class LoseTail(Storage):
         del self.entries[keep:]
 
 
+class SkipFsync(Storage):
+    """Acknowledges entries, terms and votes as soon as the kernel has them: never flushes the log.
+
+    Whatever is left of it after a power failure is taken for the whole.
+    """
+
+    def __init__(self, directory: Path, node: NodeId, **options: Any) -> None:
+        super().__init__(directory, node, disk=_Unflushed(), **options)
+
+
+class _Unflushed(OsDisk):
+    def open(self, path: Path) -> File:
+        return _UnflushedFile(super().open(path))
+
+
+class _UnflushedFile:
+    """A file that is continued: nothing of what is added is flushed."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self.append, self.cut, self.close = file.append, file.cut, file.close
+
+    def flush(self) -> None:
+        pass
+
+
 class Bug(msgspec.Struct, frozen=True):
     """One fault: what it does, and the parts in which it sits."""
 
@@ -157,6 +184,7 @@ BUGS: dict[str, Bug] = {
         "the lease of lease reads is measured by the wall clock", raft=WallClockLease
     ),
     "commit-old-term": Bug("entries of older terms are committed by counting", raft=CommitOldTerm),
+    "skip-fsync": Bug("entries are acknowledged before they are synced", storage=SkipFsync),
     "lose-tail": Bug("the newest entries are lost on restart", storage=LoseTail),
 }
 

@@ -37,6 +37,12 @@ class Environment(Protocol):
     def nodes(self) -> tuple[str, ...]:
         """The node names, n1, n2, ..."""
 
+    def require(self, needs: frozenset[str]) -> None:
+        """Let the nodes be able to do more than usual; to be called before `provision`.
+
+        `fuse`: mount a file system of their own by /dev/fuse.
+        """
+
     def provision(self) -> None:
         """Make the nodes. On return each can run scripts and reach the others."""
 

@@ -3,7 +3,7 @@
 A container is a machine: it stays up with an init that reaps, and the database process inside is
 what dies. Each run has a network of its own, which is internal (the host reaches the nodes, the
 nodes reach nothing else), and pinned addresses in the order of the nodes. Containers get NET_ADMIN
-for their own iptables and nothing more.
+for their own iptables and nothing more, unless a fault asks for it: `fuse` takes SYS_ADMIN.
 
 Scripts run through one long-lived process per node, which reads them from the socket of a single
 exec (see `shell`). An exec for each script would cost 56 ms, and five at once 190 ms.
@@ -73,6 +73,7 @@ class DockerEnvironment:
         self._nodes = nodes
         self._run_dir = run_dir.resolve()
         self._say = say
+        self._needs: frozenset[str] = frozenset()
         self._client: docker.DockerClient | None = None
         self._subnet: str | None = None
         self._containers: dict[str, Container] = {}
@@ -88,6 +89,10 @@ class DockerEnvironment:
     def nodes(self) -> tuple[str, ...]:
         """The node names."""
         return self._nodes
+
+    def require(self, needs: frozenset[str]) -> None:
+        """Give containers, as soon as there are any, what faults take beyond NET_ADMIN."""
+        self._needs = needs
 
     def provision(self) -> None:
         """Make network and containers, and the image first if there is none.
@@ -237,6 +242,10 @@ class DockerEnvironment:
         finally:
             self._client = None
 
+    def _apparmor(self) -> bool:
+        options = self._engine().info().get("SecurityOptions") or ()
+        return any("apparmor" in option for option in options)
+
     def _engine(self) -> docker.DockerClient:
         if self._client is None:
             self._client = engine.connect()
@@ -244,6 +253,7 @@ class DockerEnvironment:
 
     def _start(self, node: str, image: str, prefix: str, network: Network) -> None:
         api = self._engine().api
+        may_mount = "fuse" in self._needs
         tunable = Path("/proc/sys/net/ipv4/tcp_rto_max_ms").exists()
         # Typed as one endpoint by mistake; the SDK wants them by network name.
         endpoints: Any = {
@@ -260,7 +270,10 @@ class DockerEnvironment:
             volumes=[_HOME],
             host_config=api.create_host_config(
                 init=True,
-                cap_add=["NET_ADMIN"],
+                cap_add=["NET_ADMIN", *(["SYS_ADMIN"] if may_mount else [])],
+                devices=["/dev/fuse:/dev/fuse:rwm"] if may_mount else [],
+                # Its profile for containers forbids to mount, whatever the capabilities.
+                security_opt=["apparmor=unconfined"] if may_mount and self._apparmor() else [],
                 tmpfs={"/run": "exec,mode=755"},
                 network_mode=network.name,
                 sysctls=_TCP_SYSCTLS if tunable else None,

@@ -53,6 +53,7 @@ _WATCHED = _PASSED_ON | {signal.SIGCHLD}
 # <sched.h>, <sys/mount.h>, <sys/prctl.h>; Python wraps unshare only from 3.12 on.
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 1 << 17, 1 << 28, 1 << 29, 1 << 30
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -134,6 +135,11 @@ def attempt(inside: Callable[[], None], *, timeout_s: float) -> str | None:
     if code != 0 and not said:
         return f"it ended with exit code {code} and said nothing"
     return said or None
+
+
+def unmount(folder: str) -> None:
+    """Take a file system away, whoever still uses it; one that is gone is fine."""
+    _libc.umount2(folder.encode(), _MNT_DETACH)
 
 
 def mend(read: Callable[[str], str | None] | None = None) -> str:

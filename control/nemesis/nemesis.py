@@ -31,6 +31,7 @@ from labrys.control.nemesis import fault_plan
 from labrys.control.nemesis.bandwidth import Bandwidth
 from labrys.control.nemesis.clock import Clock
 from labrys.control.nemesis.delay import Delay
+from labrys.control.nemesis.disk import Disk
 from labrys.control.nemesis.fault_plan import PlannedFault
 from labrys.control.nemesis.flap import Flap
 from labrys.control.nemesis.freeze import Freeze
@@ -42,6 +43,7 @@ from labrys.control.nemesis.oom import Oom
 from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
+from labrys.control.nemesis.power import Power
 from labrys.control.nemesis.reset import Reset
 from labrys.control.nemesis.schedule import Timetable, compose
 from labrys.control.nemesis.slow_cpu import SlowCpu
@@ -65,6 +67,8 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         Oom,
         Freeze,
         Clock,
+        Disk,
+        Power,
         Leadership,
         Membership,
     )
@@ -98,6 +102,11 @@ def possible(kinds: Iterable[str], environment: str) -> tuple[list[str], dict[st
     obstacles = {kind: PACKAGES[kind].obstacle(environment) for kind in kinds}
     can = [kind for kind, reason in obstacles.items() if reason is None]
     return can, {kind: reason for kind, reason in obstacles.items() if reason is not None}
+
+
+def needs_of(kinds: Iterable[str]) -> frozenset[str]:
+    """Return what an environment must be able to do for these kinds of faults."""
+    return frozenset().union(*(PACKAGES[kind].needs for kind in kinds))
 
 
 def build_packages(faults: Faults, env: Environment, system: System) -> tuple[FaultPackage, ...]:

@@ -94,6 +94,8 @@ class FaultPackage(ABC):
     options_type: ClassVar[type[Options]]
     choices: ClassVar[str]
     """The option that narrows what is drawn, and what a short form such as `kill:all` sets."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What nodes must be made able to do for it; see `Environment.require`."""
     nodes_min: ClassVar[int] = 1
     """Fewer nodes cannot be hurt so."""
 

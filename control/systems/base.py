@@ -21,6 +21,9 @@ class System(Protocol):
     environ: Mapping[str, Mapping[str, str]]
     """By node: variables that its process is started with, every time. Some faults need them."""
 
+    def data_dir(self, node: str) -> str:
+        """The directory in which the database keeps its data; faults may mount a disk there."""
+
     def start(self, node: str) -> None:
         """Start the process; one that is there already, running or paused, is left alone.
 

@@ -77,6 +77,10 @@ class RaftKv:
         files = _package_files()
         on_nodes(self._env.nodes, lambda node: self._env.upload(node, files))
 
+    def data_dir(self, node: str) -> str:
+        """Where the node keeps its log and snapshots."""
+        return f"{self._env.home(node)}/data"
+
     def start(self, node: str) -> None:
         """Start the database process in `node`; one that runs already is left alone."""
         env = self._env
@@ -89,7 +93,7 @@ class RaftKv:
             *("--id", node, "--peers", peers),
             *("--listen", f"{env.address(node)}:{PEER_PORT}"),
             *("--http", f"{env.address(node)}:{HTTP_PORT}"),
-            *("--data", f"{home}/data", "--seed", str(self._seed)),
+            *("--data", self.data_dir(node), "--seed", str(self._seed)),
             *(("--bug", self._bug) if self._bug else ()),
             *self._flags,
         ]

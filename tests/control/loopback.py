@@ -28,6 +28,9 @@ class LoopbackEnvironment:
         if what == self.fail_in:
             raise RuntimeError(f"planted in {what}")
 
+    def require(self, needs: frozenset[str]) -> None:
+        """Nothing more can be had here."""
+
     def provision(self) -> None:
         self._called("provision")
         for node in self.nodes:

@@ -25,6 +25,8 @@ class FakeEnvironment:
         """Nodes in which no script can be run at all."""
         self.frozen: set[str] = set()
 
+    def require(self, needs: frozenset[str]) -> None: ...
+
     def provision(self) -> None: ...
 
     def destroy(self) -> None: ...
@@ -106,6 +108,9 @@ class FakeSystem:
         if (what, node) in self.refusing:
             raise ClusterError(f"{node}: {what} refused")
         return self.states[node]
+
+    def data_dir(self, node: str) -> str:
+        return f"/home/{node}/data"
 
     def nodes_of(self, what: str) -> list[str]:
         return sorted(node for call, node in self.calls if call == what)

@@ -43,6 +43,9 @@ class Sleepers:
         self.leader = leader
         self.environ: Mapping[str, Mapping[str, str]] = {}
 
+    def data_dir(self, node: str) -> str:
+        return f"{self.env.home(node)}/data"
+
     def start(self, node: str) -> None:
         log = f"{self.env.log_dir(node)}/log"
         variables = [f"{name}={value}" for name, value in self.environ.get(node, {}).items()]

@@ -14,7 +14,9 @@ from labrys.control.environments.base import Output
 from labrys.control.errors import MachineError
 from labrys.control.nemesis.clock import Clock
 from labrys.control.nemesis.delay import Delay
+from labrys.control.nemesis.disk import Disk
 from labrys.control.nemesis.nemesis import PACKAGES
+from labrys.control.nemesis.power import Power
 from labrys.control.nemesis.reset import Reset
 from labrys.control.trying import Row
 
@@ -41,7 +43,7 @@ def env(monkeypatch: pytest.MonkeyPatch) -> Tried:
     made = Tried()
     monkeypatch.setattr(environments, "obstacle", lambda name: None)
     monkeypatch.setattr(environments, "make", lambda *_: made)
-    for package in (Clock, Delay, Reset):  # these look closer than a fake can answer
+    for package in (Clock, Delay, Reset, Disk, Power):  # these look closer than a fake can answer
         monkeypatch.setattr(package, "set_up", lambda self: None)
         monkeypatch.setattr(package, "tear_down", lambda self: None)
     return made
