@@ -4,8 +4,8 @@
     python -m benchmarks.track_record --env docker --seeds 10 --only stale-read,early-ack
 
 Every row is a documented command, run once per seed. `found` counts the runs that ended with exit
-code 1 within two minutes; for the correct node it must be 0. Seconds are those of the whole
-command, set-up, judging and tear-down included.
+code 1 within two minutes; for the correct node (`correct...`) it must be 0. Seconds are those of
+the whole command, set-up, judging and tear-down included.
 """
 
 import argparse
@@ -34,9 +34,12 @@ SLOW_CLOCKS = (
     "--faults '{clock: {targets: [all], modes: [drift], clocks: [wall], rates: [0.1], hold_s: 9}, "
     "partition: {shapes: [isolate-leader], interval_s: 1}}'"
 )
+POWER = "'{power: {targets: [all, majority], unsynced: [lose], interval_s: 3}}'"
 
 ROWS = (
     Row("correct", "--faults partition,kill,pause --time-limit 60"),
+    Row("correct-power", f"--faults {POWER} --time-limit 20"),
+    Row("skip-fsync", f"--bug skip-fsync --faults {POWER} --time-limit 20"),
     Row("stale-read", "--bug stale-read --faults partition --time-limit 15"),
     Row(
         "forget-vote",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.faulty_disk import FaultyDisk
 
-from labrys.node.bugs import ForgetVote, LoseTail
+from labrys.node.bugs import ForgetVote, LoseTail, SkipFsync
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Persist, Restored, SnapshotMeta
 from labrys.node.errors import CorruptLog, DiskFull, MachineError
@@ -359,6 +359,19 @@ def test_bug_lose_tail_forgets_the_newest_entries(tmp_path: Path) -> None:
         storage.write([batch(1, *[b"%d" % n for n in range(LoseTail.LOST_COUNT + 3)])])
     with LoseTail(tmp_path, "n1") as storage:
         assert [entry.command for entry in storage.entries] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("kind", [Storage, SkipFsync])
+def test_bug_skip_fsync_flushes_nothing_that_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Storage]
+) -> None:
+    flushed: list[int] = []
+    with kind(tmp_path, "n1") as storage:
+        monkeypatch.setattr("labrys.node.disk.os.fdatasync", flushed.append)
+        storage.write([batch(1, b"a")])
+        assert len(flushed) == (0 if kind is SkipFsync else 1)
+    with kind(tmp_path, "n1") as storage:
+        assert [entry.command for entry in storage.entries] == [b"a"], "a kill loses nothing"
 
 
 def _frame_ends(data: bytes) -> list[int]:
