@@ -264,7 +264,7 @@ class Server:
 
     def _obey(self, command: bytes) -> dict[str, Any]:
         try:
-            return self._do(json.loads(command))
+            return {"token": self._token, **self._do(json.loads(command))}
         except (ValueError, KeyError, TypeError) as error:
             return {"error": f"{type(error).__name__}: {error}"}
 
@@ -297,7 +297,6 @@ class Server:
             "lied": self._lied,
             "interrupted": self._interrupted,
             "waiting": len(self._held),
-            "token": self._token,
             "mode": self._condition and self._condition.mode,
             "is_cut": self._is_cut,
             "used_bytes": self._volume.used_bytes,

@@ -6,6 +6,7 @@ node: whatever ends the node ends both.
 """
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, Final
@@ -49,7 +50,7 @@ class Layer:
         files = {f"{_FOLDER}/{Path(source).name}": Path(source).read_bytes() for source in _SOURCES}
         env.upload(node, files)
         data, home = self._system.data_dir(node), env.home(node)
-        log = f"{home}/{_NAME}.log"
+        log = self._log(node)
         check(
             node,
             "making room for its disk",
@@ -79,26 +80,20 @@ done
 
     def tell(self, node: str, do: str, **more: Any) -> dict[str, Any]:
         """Give the disk a command and return its answer; see `fuse`."""
-        wish = json.dumps({"do": do, **more})
-        # The control file answers on the descriptor on which it was written to.
-        script = f"""\
-{{ printf %s {shlex.quote(wish)} >&3 && cat <&3; }} 3<>{shlex.quote(self._control(node))}
-"""
-        said = check(node, f"telling the disk to {do}", self._env.run(node, script))
-        answer: dict[str, Any] = json.loads(said)
-        if "error" in answer:
-            raise ClusterError(f"{node}: the disk does not {do}: {answer['error']}")
+        answer = self._ask(node, do, **more)
+        if not answer:
+            raise ClusterError(
+                f"{node}: there is no disk to {do}: it was not set up, or taken away"
+            )
         return answer
 
     def lift(self, node: str) -> dict[str, Any]:
         """Mend the disk; what waited goes on. Tells what came of the fault, if there was one."""
-        return self.tell(node, "lift") if self._is_mounted(node) else {}
+        return _without_token(self._ask(node, "lift"))
 
     def restore(self, node: str, unsynced: str = volume.LOSE, seed: str = "") -> dict[str, Any]:
         """Give the disk its power back if it has none; tells what was lost then."""
-        if not self._is_mounted(node):
-            return {}
-        return self.tell(node, "restore", unsynced=unsynced, seed=seed)
+        return _without_token(self._ask(node, "restore", unsynced=unsynced, seed=seed))
 
     def leave(self, node: str) -> None:
         """Take the disk away if nobody uses it; else mend it and let it stay under the database."""
@@ -117,21 +112,36 @@ done
             process.wait_gone(self._env, node, _NAME)
 
     def _is_ours(self, node: str) -> bool:
-        if not self._is_mounted(node):
-            return False
         try:
-            return bool(self.tell(node, "status")["token"] == self._token)
+            return bool(self._ask(node, "status").get("token") == self._token)
         except ClusterError:  # its process is dead
             return False
 
-    def _is_mounted(self, node: str) -> bool:
-        data = shlex.quote(self._system.data_dir(node))
-        script = f"grep -c ' '{data}' fuse ' /proc/mounts || :"
-        said = check(node, "looking for its disk", self._env.run(node, script))
-        return said.strip() not in ("", "0")
+    def _ask(self, node: str, do: str, **more: Any) -> dict[str, Any]:
+        """Return the answer to a command; nothing where no disk is mounted."""
+        wish = json.dumps({"do": do, **more})
+        # The control file answers on the descriptor on which it was written to.
+        script = f"""\
+grep -q ' '{shlex.quote(self._system.data_dir(node))}' fuse ' /proc/mounts || exit 0
+{{ printf %s {shlex.quote(wish)} >&3 && cat <&3; }} 3<>{shlex.quote(self._control(node))} && exit 0
+tail -n 1 {shlex.quote(self._log(node))} >&2
+exit 1
+"""
+        said = check(node, f"telling the disk to {do}", self._env.run(node, script))
+        answer: dict[str, Any] = json.loads(said or "{}")
+        if "error" in answer:
+            raise ClusterError(f"{node}: the disk does not {do}: {answer['error']}")
+        return answer
+
+    def _log(self, node: str) -> str:
+        return f"{self._env.home(node)}/{_NAME}.log"
 
     def _control(self, node: str) -> str:
         return f"{self._system.data_dir(node)}/{fuse.CONTROL.decode()}"
+
+
+def _without_token(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in answer.items() if name != "token"}
 
 
 _SOURCES: Final = (
@@ -142,10 +152,12 @@ _SOURCES: Final = (
 
 def obstacle(environment: str) -> str | None:
     """Return why no node of `environment` can have a faulty disk on this machine, and the mend."""
-    if environment == "docker":
-        return None  # the engine may be elsewhere; it says so itself when there is no such device
+    if environment == "docker" and not os.environ.get("DOCKER_HOST", "unix:").startswith("unix:"):
+        return None  # the engine is elsewhere, and says so itself when it has no such device
     if not DEVICE.exists():
         return f"there is no {DEVICE}: sudo modprobe fuse"
+    if environment == "docker":
+        return None  # the engine, which is root, opens it
     try:
         DEVICE.open("rb+", buffering=0).close()
     except OSError as error:

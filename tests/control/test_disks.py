@@ -80,7 +80,11 @@ def test_only_faults_of_disks_need_more_than_usual_of_nodes() -> None:
 
 def test_missing_device_is_told_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer, "DEVICE", Path("/nowhere/fuse"))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
     assert Disk.obstacle("netns") == "there is no /nowhere/fuse: sudo modprobe fuse"
+    assert Disk.obstacle("docker") == Disk.obstacle("netns")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://far:2375")
+    assert Disk.obstacle("docker") is None, "nobody here can know"
     assert Power.obstacle("netns") == Disk.obstacle("netns")
 
 

@@ -8,6 +8,7 @@ from tests.control.nemesis_fakes import LimitedEnvironment
 from tests.whole_runs import labrys
 
 from labrys.control import trying
+from labrys.control.disks import layer
 from labrys.control.environments import netns
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Output
@@ -20,7 +21,7 @@ from labrys.control.nemesis.power import Power
 from labrys.control.nemesis.reset import Reset
 from labrys.control.trying import Row
 
-_REASON = netns.probe()
+_REASON = netns.probe() or layer.obstacle("netns")
 
 
 class Tried(LimitedEnvironment):
