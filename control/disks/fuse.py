@@ -100,6 +100,8 @@ class Server:
         self._written_back_at = time.monotonic()
         self._lied = self._interrupted = 0
         self._held: dict[int, Request] = {}
+        self._in_flight: list[Request] = []
+        """Held when the power went, and given up since by a process that was killed."""
         self._due: list[_Due] = []
         """Those of the held that go on by themselves, as a heap."""
         self._answers: dict[int, bytearray] = {}
@@ -218,8 +220,11 @@ class Server:
 
     def _interrupt(self, unique: int) -> None:
         """A signal came for a process that waits here: it must not wait for ever."""
-        if self._held.pop(unique, None) is not None:
+        request = self._held.pop(unique, None)
+        if request is not None:
             self._interrupted += 1
+            if self._is_cut:
+                self._in_flight.append(request)
             self._reply_error(unique, errno.EINTR)
 
     def _lies(self) -> bool:
@@ -325,8 +330,15 @@ class Server:
     def _restore(self, unsynced: str, seed: str) -> dict[str, Any]:
         if not self._is_cut:
             return {}
+        # What was being written when the power went may be there, though nobody was told. A flush
+        # that was not told either has done nothing.
+        for request in sorted([*self._in_flight, *self._held.values()], key=_by_age):
+            if _kind(request) in (WRITE, NAME):
+                with contextlib.suppress(OSError):
+                    self._files.answer(request)
         for unique in self._held:
             self._reply_error(unique, errno.EIO)
+        self._in_flight.clear()
         self._held.clear()
         self._due.clear()
         facts = self._volume.power_failure(unsynced, seed)
@@ -334,6 +346,10 @@ class Server:
         self._written_back_at = time.monotonic()
         self._is_cut = False
         return facts
+
+
+def _by_age(request: Request) -> int:
+    return request.unique
 
 
 def _is_control_looked_up(request: Request) -> bool:

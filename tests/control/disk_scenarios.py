@@ -171,6 +171,20 @@ echo x >unflushed
             "errors": {**applied.errors, **undone.errors},
         }
 
+    def killed_in_the_middle_of_a_write(self) -> dict[str, Any]:
+        """What was being written when the power went may be there, though nobody was told."""
+        power = Power(self.env, self.system, PowerOptions())
+        power.set_up()
+        self.begin()
+        self.layer.tell(self.node, "cut")
+        for _ in until_deadline("an operation to wait"):
+            if self.layer.tell(self.node, "status")["waiting"]:
+                break
+        self.system.kill(self.node)
+        told = self.system.count(self.node)
+        self.layer.restore(self.node, "keep")
+        return {"lines more than told": self.system.lines(self.node) - told}
+
     def served_by_nobody(self) -> dict[str, Any]:
         """The process behind a disk has died: one node fails, the others are mended."""
         disk = Disk(self.env, self.system, DiskOptions())

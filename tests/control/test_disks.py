@@ -139,6 +139,10 @@ class TestInNamespaces:
         assert kept["left"] == ["log", "moved", "unflushed", "old", "new"]
         assert kept["lost names"] == 0
 
+    def test_what_was_being_written_when_the_power_went_may_be_there(self, tmp_path: Path) -> None:
+        found = inside(tmp_path, "tell(play.killed_in_the_middle_of_a_write())")
+        assert found == [{"lines more than told": 1}]
+
     def test_disk_that_lies_loses_what_it_said_was_flushed(self, tmp_path: Path) -> None:
         (found,) = inside(tmp_path, "tell(play.without_power('lose', lie=True))")
         assert found["nothing that was flushed is lost"] is False
