@@ -93,8 +93,10 @@ def parse_faults(faults: Faults, nodes: Sequence[str] | None = None) -> dict[str
 
 def assert_possible(kinds: Iterable[str], environment: str) -> None:
     """Raise UsageError if a kind of fault cannot be had in `environment` on this machine."""
-    for kind, reason in possible(kinds, environment)[1].items():
-        raise UsageError(f"--faults {kind}: not with --env {environment} here: {reason}")
+    reasons = possible(kinds, environment)[1]
+    for reason in reasons.values():
+        alike = ",".join(kind for kind in reasons if reasons[kind] == reason)
+        raise UsageError(f"--faults {alike}: not with --env {environment} here: {reason}")
 
 
 def possible(kinds: Iterable[str], environment: str) -> tuple[list[str], dict[str, str]]:

@@ -648,3 +648,6 @@ def test_fault_that_cannot_be_had_is_refused_before_there_are_nodes(
     told = "--faults kill: not with --env netns here: no signals in netns"
     with pytest.raises(UsageError, match=told):
         assert_possible(["partition", "kill"], "netns")
+    monkeypatch.setattr(Pause, "obstacle", Kill.obstacle)
+    with pytest.raises(UsageError, match="--faults pause,kill: not with --env netns here"):
+        assert_possible(["pause", "partition", "kill"], "netns")
