@@ -154,6 +154,9 @@ class SshEnvironment:
         """The node names."""
         return self._nodes
 
+    def require(self, needs: frozenset[str]) -> None:
+        """A host can do what root can do there; what it lacks a fault finds when it is set up."""
+
     def provision(self) -> None:
         """Connect to all hosts, take them for this run, and clean what an earlier one left there.
 
