@@ -1,8 +1,9 @@
 """The raft checker: what the nodes logged about themselves must not contradict Raft.
 
 Election safety (Ongaro and Ousterhout, 2014, section 5.2): one leader a term. A node's term never
-falls, restarts included, for it is kept on disk before anything is said; its commit index never
-falls while it runs. State machine safety: what two nodes have after the same index is the same.
+falls, restarts included, for it is kept on disk before anything is said, unless a fault took it
+from the disk; its commit index never falls while it runs. State machine safety: what two nodes have
+after the same index is the same.
 """
 
 import re
@@ -27,8 +28,14 @@ class RaftLog:
     def check(self, history: History, evidence: Evidence) -> CheckResult:
         """Read the logs of `evidence`."""
         seen = _Seen()
+        forgetful = {
+            node
+            for fault in evidence.faults
+            if fault.plan.get("forgets") is True
+            for node in fault.targets
+        }
         for node, lines in evidence.logs.items():
-            _read(node, lines, seen)
+            _read(node, lines, seen, may_forget=node in forgetful)
         data: dict[str, Any] = {
             "leaders": {str(term): nodes for term, nodes in sorted(seen.leaders.items())},
             "terms": len(seen.terms),
@@ -101,13 +108,15 @@ def _number(facts: Mapping[str, str], name: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _read(node: str, lines: Sequence[str], seen: _Seen) -> None:
-    """Take in the log of one node."""
+def _read(node: str, lines: Sequence[str], seen: _Seen, *, may_forget: bool) -> None:
+    """Take in the log of one node, which may begin anew where a fault took its data."""
     last_term = last_commit = -1
     for number, facts in _facts(lines):
         event = facts.get("event")
         if event == "boot":
             last_commit = -1  # it is not kept on disk: a node finds out anew
+            if may_forget:
+                last_term = -1
         term, commit = _number(facts, "term"), _number(facts, "commit")
         where = f"{node} log line {number}"
         if term is not None:

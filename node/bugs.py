@@ -6,19 +6,23 @@ assertions or the corruption check, so the variants go on where a correct node w
 """
 
 import difflib
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from labrys.node.audit import Audit
+from labrys.node.commands import decode_logged
+from labrys.node.configuration import decode_configuration
 from labrys.node.disk import File, OsDisk
-from labrys.node.effects import Effects, Persist
+from labrys.node.effects import Effects, Persist, Restored
 from labrys.node.errors import UsageError
+from labrys.node.frames import HEADER_BYTES, Damaged
 from labrys.node.messages import Diverged, Entry, HardState, NodeId
-from labrys.node.raft import Raft
+from labrys.node.raft import NO_OP, Config, Raft
 from labrys.node.storage import Received, Storage
 
 
@@ -163,6 +167,58 @@ class _UnflushedFile:
         pass
 
 
+class SkipChecksum(Storage):
+    """Believes what it reads back from its log, and passes over what makes no sense at all."""
+
+    GAP_MAX = 10_000
+
+    def __init__(self, directory: Path, node: NodeId, **options: Any) -> None:
+        super().__init__(directory, node, **options)
+        self.entries = [e if _makes_sense(e) else Entry(e.term, NO_OP) for e in self.entries]
+
+    def _payloads(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        offset = 0
+        while (body := offset + HEADER_BYTES) <= len(data):
+            end = body + int.from_bytes(data[offset : offset + 4], "little")
+            if end > len(data):
+                return
+            yield offset, data[body:end]
+            offset = end
+
+    def _replay(self, path: Path, offset: int, payload: bytes, sequence: int) -> None:
+        try:
+            super()._replay(path, offset, payload, sequence)
+        except Damaged:
+            if offset == 0:
+                raise
+
+    def _replay_entries(self, offset: int, first_index: int, entries: tuple[Entry, ...]) -> None:
+        missing = first_index - 1 - self.base_index - len(self.entries)
+        if 0 < missing <= self.GAP_MAX:
+            self.entries.extend([Entry(self.hard_state.term, NO_OP)] * missing)
+        super()._replay_entries(offset, first_index, entries)
+
+
+def _makes_sense(entry: Entry) -> bool:
+    try:
+        if entry.is_configuration:
+            decode_configuration(entry.command)
+        else:
+            decode_logged([entry.command])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return True
+
+
+class RejoinAsVoter(Careless):
+    """Votes and acknowledges at once when its data is new, as if it had never promised anything."""
+
+    def __init__(self, config: Config, restored: Restored, rng: random.Random, now_ms: int) -> None:
+        state = msgspec.structs.replace(restored.hard_state, is_observer=False)
+        restored = msgspec.structs.replace(restored, hard_state=state)
+        super().__init__(config, restored, rng, now_ms)
+
+
 class Bug(msgspec.Struct, frozen=True):
     """One fault: what it does, and the parts in which it sits."""
 
@@ -186,6 +242,8 @@ BUGS: dict[str, Bug] = {
     "commit-old-term": Bug("entries of older terms are committed by counting", raft=CommitOldTerm),
     "skip-fsync": Bug("entries are acknowledged before they are synced", storage=SkipFsync),
     "lose-tail": Bug("the newest entries are lost on restart", storage=LoseTail),
+    "skip-checksum": Bug("what is read back from the log is not checked", storage=SkipChecksum),
+    "rejoin-as-voter": Bug("a node that lost its data votes at once", raft=RejoinAsVoter),
 }
 
 

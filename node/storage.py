@@ -18,7 +18,7 @@ tried again.
 import contextlib
 import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -355,7 +355,7 @@ class Storage:
         data = self._disk.read(path)
         end = chain = 0
         try:
-            for offset, payload in payloads(data):
+            for offset, payload in self._payloads(data):
                 end = offset + HEADER_BYTES + len(payload)
                 self._replay(path, offset, payload, sequence)
                 chain = _chained(chain, data[offset : offset + HEADER_BYTES])
@@ -369,6 +369,9 @@ class Storage:
             self.cut_bytes = len(data) - end
         self._size_bytes = end
         self._chain = chain
+
+    def _payloads(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        return payloads(data)
 
     def _replay(self, path: Path, offset: int, payload: bytes, sequence: int) -> None:
         try:

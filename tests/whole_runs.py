@@ -161,6 +161,20 @@ def check_hurt_machines(folder: Path, env: str, *kinds: str) -> WholeRun:
     return run
 
 
+def check_damaged_data(folder: Path, env: str) -> None:
+    """Damaged and lost data leave the node valid; what is damaged is refused and replaced."""
+    run = WholeRun(
+        folder,
+        *("--env", env, "--faults", "corrupt,membership", "--time-limit", "25"),
+        *("--fault-interval", "2", "--seed", "3"),
+    )
+    out = run.end()
+    assert run.process.returncode == 0, out
+    kinds = run.results()["checkers"]["coverage"]["data"]["kinds"]
+    assert all(kinds[kind]["bit"] >= 1 for kind in ("corrupt", "membership")), kinds
+    assert_ledger_is_closed(run)
+
+
 def check_bug_is_found(folder: Path, env: str) -> WholeRun:
     """A seeded bug ends in exit 1, is explained, and is found again in the stored run."""
     run = WholeRun(

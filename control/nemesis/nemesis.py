@@ -30,6 +30,7 @@ from labrys.control.names import known
 from labrys.control.nemesis import fault_plan
 from labrys.control.nemesis.bandwidth import Bandwidth
 from labrys.control.nemesis.clock import Clock
+from labrys.control.nemesis.corrupt import Corrupt
 from labrys.control.nemesis.delay import Delay
 from labrys.control.nemesis.disk import Disk
 from labrys.control.nemesis.fault_plan import PlannedFault
@@ -69,6 +70,7 @@ PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         Clock,
         Disk,
         Power,
+        Corrupt,
         Leadership,
         Membership,
     )

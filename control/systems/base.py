@@ -8,7 +8,19 @@ runs are no errors, because an undo goes to all nodes and does not know which on
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from labrys.control.process import State
+
+
+class DataFiles(msgspec.Struct, frozen=True):
+    """Files of one kind in a node's data."""
+
+    patterns: tuple[str, ...]
+    """Where they are, as absolute paths with wildcards."""
+    end_is_checked: bool
+    """Whether a file that lost its end is noticed for certain. Of one that grows, such as a log,
+    nobody can tell what was never written from what was lost."""
 
 
 class System(Protocol):
@@ -65,3 +77,36 @@ class System(Protocol):
         Who is one already, or is none, is left alone. Raises ClusterError when it is not done
         within `timeout_s`; it may be done later all the same.
         """
+
+    def data_files(self, node: str) -> Mapping[str, DataFiles]:
+        """Return where the node keeps its data, by kind: `log`, `snapshot`, `meta`."""
+
+    def lose_data(self, node: str) -> int:
+        """Remove all data of a dead process, and return how many bytes that was.
+
+        A later `start` is that of a member that lost everything, done as the system wants it done.
+        """
+
+    def make_newcomer(self, node: str) -> None:
+        """Let a dead process that is no member any more forget everything, its membership too.
+
+        From then on `start` starts a new node of that name, which waits to be made a member.
+        """
+
+    def is_whole(self, node: str) -> bool | None:
+        """Return whether the node knows all that it ever promised; None when it does not answer.
+
+        One that lost its data does not until the others have told it.
+        """
+
+    def tolerated_losses(self) -> int:
+        """Return how many nodes may lose their data at once, by what all nodes say of the members.
+
+        0 while a change of members is under way, or when nobody answers.
+        """
+
+    def log_end(self, node: str) -> int:
+        """Return the length of the log of the node's process, in bytes."""
+
+    def log_since(self, node: str, end: int) -> tuple[str, ...]:
+        """Return the first lines that the process wrote after the log had the length `end`."""

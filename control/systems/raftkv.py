@@ -4,6 +4,7 @@ The node package is uploaded into every node at deploy time, so a changed line o
 test in the next run and needs no new image.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ import requests
 
 from labrys import node as node_package
 from labrys.control import process
-from labrys.control.environments.base import Environment, on_nodes
+from labrys.control.environments.base import Environment, check, on_nodes
 from labrys.control.errors import ClusterError, UsageError
 from labrys.control.names import known
+from labrys.control.systems.base import DataFiles
 from labrys.node.bugs import BUGS
 
 PEER_PORT: Final = 7000
@@ -27,6 +29,11 @@ _OPTIONS: Final = (
 _CHANGE_ATTEMPT_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 0.5
 _POLL_S: Final = 0.05
+_TOLD_LINES: Final = 20
+_BECOME: Final = (
+    'if [ -e "$0" ]; then shift; exec "$@" --join; fi; p=$1; shift; exec "$@" --peers "$p"'
+)
+"""As a script, so that whoever starts the node need not know how it came to be a member."""
 HEALTH_KEY: Final = "labrys-health"
 """The key that health checks write; no workload uses it."""
 
@@ -48,6 +55,8 @@ class RaftKv:
         self._seed = seed
         self._bug = bug
         self.environ: Mapping[str, Mapping[str, str]] = {}
+        self._voters_min = len(env.nodes)
+        """How few may vote now, as far as that was brought about from here."""
 
     @classmethod
     def bugs(cls) -> Mapping[str, str]:
@@ -88,16 +97,16 @@ class RaftKv:
         peers = ",".join(f"{n}={env.address(n)}:{PEER_PORT}" for n in env.nodes)
         variables = {"PYTHONPATH": home, **self.environ.get(node, {})}
         argv = [
+            *("/bin/sh", "-c", _BECOME, self._newcomer_mark(node), peers),
             *("env", *(f"{name}={value}" for name, value in variables.items())),
-            *(env.python(node), "-m", "labrys.node.cli"),
-            *("--id", node, "--peers", peers),
+            *(env.python(node), "-m", "labrys.node.cli", "--id", node),
             *("--listen", f"{env.address(node)}:{PEER_PORT}"),
             *("--http", f"{env.address(node)}:{HTTP_PORT}"),
             *("--data", self.data_dir(node), "--seed", str(self._seed)),
             *(("--bug", self._bug) if self._bug else ()),
             *self._flags,
         ]
-        process.start(env, node, _NAME, argv, f"{env.log_dir(node)}/log")
+        process.start(env, node, _NAME, argv, self._log(node))
 
     def start_all(self) -> None:
         """Start every node."""
@@ -192,11 +201,15 @@ class RaftKv:
             statuses = self.statuses()
             now = _voting(statuses)
             if now is not None and {*add} <= {*now} and not {*remove} & {*now}:
+                self._voters_min = len(now)
                 return now
+            if time.monotonic() >= deadline:
+                # It may be done later all the same.
+                self._voters_min = min(self._voters_min, len(now or ()) or self._voters_min)
+                self._voters_min = max(1, self._voters_min - len(remove))
+                raise ClusterError(f"the members are {now}: {said}")
             for leader in _leading(statuses)[:1]:
                 said = self._ask_for_change(leader, add, remove)
-            if time.monotonic() >= deadline:
-                raise ClusterError(f"the members are {now}: {said}")
             time.sleep(_POLL_S)
 
     def _ask_for_change(self, leader: str, add: Sequence[str], remove: Sequence[str]) -> str:
@@ -213,6 +226,80 @@ class RaftKv:
         except requests.RequestException as error:
             return f"{node}: {type(error).__name__}"
         return f"{node}: HTTP {answer.status_code} {answer.text[:200]}"
+
+    def data_files(self, node: str) -> Mapping[str, DataFiles]:
+        """Return where the node keeps its data, by kind. Term and vote stand in the log."""
+        data = self.data_dir(node)
+        return {
+            "log": DataFiles((f"{data}/log-*",), end_is_checked=False),
+            "snapshot": DataFiles((f"{data}/snapshots/snapshot-*",), end_is_checked=True),
+            "meta": DataFiles((f"{data}/newest",), end_is_checked=True),
+        }
+
+    def lose_data(self, node: str) -> int:
+        """Remove all data of a dead process, and return how many bytes that was.
+
+        A member that lost its data is started with its old flags: it finds out by itself what it
+        may have promised (`labrys.node.recall`).
+        """
+        data, mark = shlex.quote(self.data_dir(node)), shlex.quote(self._newcomer_mark(node))
+        script = f"if [ -e {data} ]; then du -sb {data}; else echo 0; fi && rm -f {mark}"
+        said = self._env.run(node, f"{script} && {self._emptying(node)}")
+        return int(check(node, "removing the data", said).split()[0])
+
+    def make_newcomer(self, node: str) -> None:
+        """Let a dead process that is no member forget everything; it is started with `--join`."""
+        # First the data: a node that has none and is not marked yet takes no part by itself.
+        script = f"{self._emptying(node)} && : >{shlex.quote(self._newcomer_mark(node))}"
+        check(node, "making a new node of it", self._env.run(node, script))
+
+    def _emptying(self, node: str) -> str:
+        """The script that empties the data directory for good.
+
+        The directory itself may be a mount, and what was removed may come back from a disk that
+        loses its power.
+        """
+        data = shlex.quote(self.data_dir(node))
+        return f"if [ -d {data} ]; then find {data} -mindepth 1 -delete && sync {data}; fi"
+
+    def is_whole(self, node: str) -> bool | None:
+        """Return whether the node takes part with all that it ever promised; None: no answer."""
+        status = self.status(node)
+        return None if status is None else not status["is_observer"]
+
+    def tolerated_losses(self) -> int:
+        """Return how many nodes may lose their data at once.
+
+        A minority of the fewest that may vote now. Those who answer may be behind and name earlier
+        members, so what was asked for from here counts as well.
+        """
+        statuses = [
+            status
+            for status in self.statuses().values()
+            if status is not None and status["voters"] and not status["is_observer"]
+        ]
+        if not statuses or any(status["is_changing"] for status in statuses):
+            return 0
+        fewest = min(self._voters_min, *(len(status["voters"]) for status in statuses))
+        return (fewest - 1) // 2
+
+    def log_end(self, node: str) -> int:
+        """Return the length of the log of the node's process, in bytes."""
+        log = shlex.quote(self._log(node))
+        script = f"if [ -e {log} ]; then wc -c <{log}; else echo 0; fi"
+        return int(check(node, "measuring the log", self._env.run(node, script)))
+
+    def log_since(self, node: str, end: int) -> tuple[str, ...]:
+        """Return the first lines that the process wrote after the log had the length `end`."""
+        log = shlex.quote(self._log(node))
+        script = f"tail -c +{end + 1} {log} | head -n {_TOLD_LINES}"
+        return tuple(check(node, "reading the log", self._env.run(node, script)).splitlines())
+
+    def _log(self, node: str) -> str:
+        return f"{self._env.log_dir(node)}/log"
+
+    def _newcomer_mark(self, node: str) -> str:
+        return f"{self._env.home(node)}/newcomer"
 
     def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> bool:
         """Wait until a write through every node succeeds; False if `give_up` ended the wait.

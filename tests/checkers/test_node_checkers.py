@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from labrys.checkers.agreement import Agreement
 from labrys.checkers.checker import Evidence
+from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.history import MAIN, PHASE, History
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.checkers.perf import Perf
@@ -58,7 +60,7 @@ def test_no_state_and_one_alone_are_unknown() -> None:
     assert strange.verdict is Verdict.UNKNOWN
 
 
-def logged(logs: Mapping[str, Sequence[str]]) -> CheckResult:
+def logged(logs: Mapping[str, Sequence[str]], faults: Sequence[FaultEvent] = ()) -> CheckResult:
     """Judge logs of which only what follows the node's name is given."""
     lines = {
         node: [
@@ -66,7 +68,7 @@ def logged(logs: Mapping[str, Sequence[str]]) -> CheckResult:
         ]
         for node, log in logs.items()
     }
-    return RaftLog().check(EMPTY, Evidence(logs=lines))
+    return RaftLog().check(EMPTY, Evidence(logs=lines, faults=faults))
 
 
 def role(name: str, term: int) -> str:
@@ -165,6 +167,18 @@ def test_one_finding_of_each_kind_is_told_before_a_second_one() -> None:
 )  # fmt: skip
 def test_near_misses_are_no_violations(log: list[str]) -> None:
     assert logged({"n1": log}).verdict is Verdict.VALID
+
+
+def test_term_may_fall_only_at_a_start_of_a_node_whose_data_a_fault_took() -> None:
+    fault = FaultEvent(1, FaultStage.PLANNED, 0, "corrupt", targets=("n1",), plan={"forgets": True})
+    boot = "event=boot term=0 commit=0"
+    log = [role("follower", 3), boot, role("follower", 1)]
+    assert logged({"n1": log}, [fault]).verdict is Verdict.VALID
+    assert logged({"n1": log}).verdict is Verdict.INVALID
+    assert logged({"n2": log}, [fault]).verdict is Verdict.INVALID
+    assert logged({"n1": [log[0], log[2]]}, [fault]).verdict is Verdict.INVALID
+    harmless = msgspec.structs.replace(fault, plan={})
+    assert logged({"n1": log}, [harmless]).verdict is Verdict.INVALID
 
 
 def test_line_that_was_torn_by_a_kill_is_no_evidence() -> None:

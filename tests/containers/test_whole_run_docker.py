@@ -38,6 +38,10 @@ def test_correct_node_is_valid_on_machines_that_are_hurt(tmp_path: Path) -> None
     assert left_of(whole_runs.check_hurt_machines(tmp_path, "docker", *kinds)) == []
 
 
+def test_correct_node_is_valid_while_data_is_damaged_and_lost(tmp_path: Path) -> None:
+    whole_runs.check_damaged_data(tmp_path, "docker")
+
+
 def test_seeded_bug_is_found(tmp_path: Path) -> None:
     assert left_of(whole_runs.check_bug_is_found(tmp_path, "docker")) == []
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from labrys.control.environments.base import Output
 from labrys.control.errors import ClusterError
 from labrys.control.process import State
+from labrys.control.systems.base import DataFiles
 
 FIVE = ("n1", "n2", "n3", "n4", "n5")
 
@@ -100,6 +101,10 @@ class FakeSystem:
         self.leading: tuple[str, ...] = ("n3",)
         self.voters = nodes
         self.environ: Mapping[str, Mapping[str, str]] = {}
+        self.newcomers: set[str] = set()
+        self.blank: set[str] = set()
+        """Nodes that do not know yet what they promised."""
+        self.tolerated = 2
         self._lock = threading.Lock()
 
     def _act(self, what: str, node: str) -> State:
@@ -150,3 +155,30 @@ class FakeSystem:
         self._act("change", self.leading[0])
         self.voters = tuple(sorted({*self.voters, *add} - {*remove}))
         return self.voters
+
+    def data_files(self, node: str) -> Mapping[str, DataFiles]:
+        return {}
+
+    def lose_data(self, node: str) -> int:
+        self._act("lose", node)
+        self.newcomers.discard(node)
+        self.blank.add(node)
+        return 7
+
+    def make_newcomer(self, node: str) -> None:
+        assert self._act("newcomer", node) is State.DEAD
+        assert node not in self.voters, "a member would forget its promises"
+        self.newcomers.add(node)
+        self.blank.discard(node)
+
+    def is_whole(self, node: str) -> bool | None:
+        return node not in self.blank if self.states[node] is State.RUNNING else None
+
+    def tolerated_losses(self) -> int:
+        return self.tolerated
+
+    def log_end(self, node: str) -> int:
+        return 0
+
+    def log_since(self, node: str, end: int) -> tuple[str, ...]:
+        return ("event=boot",)

@@ -22,6 +22,7 @@ from labrys.control import process
 from labrys.control.environments.base import Environment
 from labrys.control.errors import ClusterError
 from labrys.control.process import State
+from labrys.control.systems.base import DataFiles
 
 T = TypeVar("T")
 
@@ -76,6 +77,27 @@ class Sleepers:
         self, timeout_s: float, *, add: Sequence[str] = (), remove: Sequence[str] = ()
     ) -> tuple[str, ...]:
         raise ClusterError("a sleeping process has no members")
+
+    def data_files(self, node: str) -> Mapping[str, DataFiles]:
+        return {}
+
+    def lose_data(self, node: str) -> int:
+        return 0
+
+    def make_newcomer(self, node: str) -> None:
+        raise ClusterError("a sleeping process has no members")
+
+    def is_whole(self, node: str) -> bool | None:
+        return True if self.state(node) is State.RUNNING else None
+
+    def tolerated_losses(self) -> int:
+        return 0
+
+    def log_end(self, node: str) -> int:
+        return 0
+
+    def log_since(self, node: str, end: int) -> tuple[str, ...]:
+        return ()
 
 
 def within(node: str, make: Callable[[], T]) -> T:

@@ -36,6 +36,10 @@ def test_correct_node_is_valid_on_machines_that_are_hurt(tmp_path: Path) -> None
     assert_nothing_runs(whole_runs.check_hurt_machines(tmp_path, "netns", *kinds))
 
 
+def test_correct_node_is_valid_while_data_is_damaged_and_lost(tmp_path: Path) -> None:
+    whole_runs.check_damaged_data(tmp_path, "netns")
+
+
 def test_seeded_bug_is_found(tmp_path: Path) -> None:
     assert_nothing_runs(whole_runs.check_bug_is_found(tmp_path, "netns"))
 

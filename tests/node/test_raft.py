@@ -19,7 +19,7 @@ from tests.node.mutants import (
     LongerLogWins,
 )
 
-from labrys.node.bugs import CommitOldTerm
+from labrys.node.bugs import CommitOldTerm, RejoinAsVoter
 from labrys.node.configuration import decode_configuration
 from labrys.node.effects import Effects
 from labrys.node.messages import (
@@ -77,6 +77,14 @@ def persist_all(raft: Raft) -> Effects:
     if effects.persist is not None:
         raft.persisted(effects.persist.term, effects.persist.last_index)
     return effects
+
+
+def test_a_node_with_new_data_grants_no_vote_and_bug_rejoin_as_voter_does() -> None:
+    for core, granted in ((Raft, []), (RejoinAsVoter, [VoteReply(7, granted=True, pre=False)])):
+        state = HardState(is_observer=True)
+        raft = core(Config("n1"), restored(THREE, state, []), random.Random(0), 0)
+        raft.step("n2", VoteRequest(7, 0, 0, False, False), 10)
+        assert sent(raft.effects(), VoteReply) == granted
 
 
 # ---- elections (section 5.2) ---------------------------------------------------------------------

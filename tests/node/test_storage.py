@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.faulty_disk import FaultyDisk
 
-from labrys.node.bugs import ForgetVote, LoseTail, SkipFsync
+from labrys.node.bugs import ForgetVote, LoseTail, SkipChecksum, SkipFsync
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Persist, Restored, SnapshotMeta
 from labrys.node.errors import CorruptLog, DiskFull, MachineError
@@ -372,6 +372,23 @@ def test_bug_skip_fsync_flushes_nothing_that_is_added(
         assert len(flushed) == (0 if kind is SkipFsync else 1)
     with kind(tmp_path, "n1") as storage:
         assert [entry.command for entry in storage.entries] == [b"a"], "a kill loses nothing"
+
+
+def test_bug_skip_checksum_believes_a_changed_command_and_passes_over_nonsense(
+    tmp_path: Path,
+) -> None:
+    commands = [b'["put","k",1]', b'["put","l",2]', b'["put","m",3]']
+    with Storage(tmp_path, "n1") as storage:
+        storage.write([batch(1, *commands)])
+    log = tmp_path / FIRST
+    log.write_bytes(
+        log.read_bytes().replace(b'"k",1', b'"k",5').replace(b'["put","l"', b'{"put","l"')
+    )
+    with pytest.raises(CorruptLog):
+        read(tmp_path)
+    with SkipChecksum(tmp_path, "n1") as storage:
+        found = [entry.command for entry in storage.entries]
+    assert found == [b'["put","k",5]', b"", commands[2]]
 
 
 def _frame_ends(data: bytes) -> list[int]:
