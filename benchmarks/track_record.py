@@ -67,6 +67,17 @@ ROWS = (
         "correct-lease",
         f"{LEASES} --faults clock,partition:isolate-leader --fault-interval 1",
     ),
+    Row(
+        "skip-checksum",
+        "--bug skip-checksum --faults '{corrupt: {damages: [flip], files: [log], bits: [1, 4], "
+        "interval_s: 1.5}}' --option ops_per_key=20 --time-limit 30",
+    ),
+    Row(
+        "rejoin-as-voter",
+        "--bug rejoin-as-voter --nodes 3 --system-option election-timeout-ms=600 --faults "
+        "'{partition: {shapes: [isolate-leader], interval_s: 2, hold_s: 3.9}, corrupt: {damages: "
+        "[lose-data], targets: [one], interval_s: 2, hold_s: 1}}' --time-limit 60",
+    ),
 )
 
 

@@ -20,7 +20,7 @@ from labrys.node.configuration import decode_configuration
 from labrys.node.disk import File, OsDisk
 from labrys.node.effects import Effects, Persist, Restored
 from labrys.node.errors import UsageError
-from labrys.node.frames import HEADER_BYTES, Damaged
+from labrys.node.frames import HEADER_BYTES, Damaged, frame_size, is_sound
 from labrys.node.messages import Diverged, Entry, HardState, NodeId
 from labrys.node.raft import NO_OP, Config, Raft
 from labrys.node.storage import Received, Storage
@@ -168,22 +168,31 @@ class _UnflushedFile:
 
 
 class SkipChecksum(Storage):
-    """Believes what it reads back from its log, and passes over what makes no sense at all."""
+    """Believes the records that it reads back, and passes over what makes no sense at all.
+
+    It still looks where records end, and at the members: else it would lose its tail or be cut off.
+    """
 
     GAP_MAX = 10_000
 
     def __init__(self, directory: Path, node: NodeId, **options: Any) -> None:
+        self._unsound: set[int] = set()
         super().__init__(directory, node, **options)
         self.entries = [e if _makes_sense(e) else Entry(e.term, NO_OP) for e in self.entries]
 
     def _payloads(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         offset = 0
         while (body := offset + HEADER_BYTES) <= len(data):
-            end = body + int.from_bytes(data[offset : offset + 4], "little")
-            if end > len(data):
+            size = frame_size(data[offset:body])
+            if size is None:
+                raise Damaged(offset, "the header of a record does not match its checksum")
+            if body + size > len(data):
                 return
-            yield offset, data[body:end]
-            offset = end
+            payload = data[body : body + size]
+            if not is_sound(data[offset:body], payload):
+                self._unsound.add(offset)
+            yield offset, payload
+            offset = body + size
 
     def _replay(self, path: Path, offset: int, payload: bytes, sequence: int) -> None:
         try:
@@ -196,6 +205,8 @@ class SkipChecksum(Storage):
         missing = first_index - 1 - self.base_index - len(self.entries)
         if 0 < missing <= self.GAP_MAX:
             self.entries.extend([Entry(self.hard_state.term, NO_OP)] * missing)
+        if offset in self._unsound:
+            entries = tuple(Entry(e.term, NO_OP) if e.is_configuration else e for e in entries)
         super()._replay_entries(offset, first_index, entries)
 
 

@@ -51,15 +51,19 @@ DAMAGES: Final = (FLIP, TRUNCATE, LOSE)
 FILES: Final[Mapping[str, int]] = {"log": 3, "snapshot": 1, "meta": 1}
 """Kinds of files and how often each is drawn, where all are wanted."""
 TARGETS: Final = ("one", "leader", "minority")
+SERVES: Final = "serves"
+REFUSES: Final = "refuses to start"
 MARK: Final = "damaged"
 """The file in a node's home that says: what this node knows may be less than what it promised."""
 
-START_TIMEOUT_S: Final = 5.0
+START_TIMEOUT_S: Final = 15.0
 """How long a node may take to read its data and either serve or refuse."""
-HEAL_TIMEOUT_S: Final = 20.0
+HEAL_TIMEOUT_S: Final = 60.0
 """At the end everybody must come back: leaders are elected, and logs copied, before that."""
 MEND_TIMEOUT_S: Final = 3.0
 """How long the change of members of one replacement may take while other faults wait."""
+CHANGE_HEAL_TIMEOUT_S: Final = 5.0
+"""How long it may take at the end, before the next attempt."""
 _SETTLE_TIMEOUT_S: Final = 0.3
 _POLL_S: Final = 0.05
 _SAID_CHARS_MAX: Final = 300
@@ -114,7 +118,7 @@ class Corrupt(AimedFault):
     stop_f = "mend"
     undo_order = 3
     """After the network and processes: a replacement has to be agreed on."""
-    strike_order = 1
+    strike_order = 2
     shade = "#d9b38c"
     mechanism = "files changed while the process is dead"
     evidence = "bytes changed, and what the node says of them"
@@ -154,7 +158,8 @@ class Corrupt(AimedFault):
         spared = [node for node in planned.targets if node not in hurt][more:]
         chosen = tuple(node for node in planned.targets if node not in spared)
         if chosen != planned.targets:
-            note = f"{', '.join(spared)} spared: {', '.join(hurt) or 'a change'} is not done with"
+            why = f"{', '.join(hurt)} not mended yet" if hurt else "nobody may be lost now"
+            note = f"{', '.join(spared)} spared: {why}"
             settled |= {"nodes": list(chosen), "note": note}
         return Planned(chosen, settled)
 
@@ -183,8 +188,8 @@ class Corrupt(AimedFault):
         if plan["damage"] == LOSE:
             return self._lose(targets)
         if plan["damage"] == TRUNCATE and not self._options.beyond:
-            files = self.system.data_files(targets[0])[plan["file"]]
-            if not files.end_is_checked:
+            files = self.system.data_files(targets[0]).get(plan["file"])
+            if files is not None and not files.end_is_checked:
                 return self._truncate_outside(planned)
         return self._damage(plan, targets)
 
@@ -256,22 +261,20 @@ class Corrupt(AimedFault):
     ) -> list[tuple[tuple[str, ...], float]]:
         """Return where to look for a file, and how much of it may be damaged.
 
-        There may be no snapshot yet: then another file whose damage is noticed as well.
+        Not every system has every kind, nor a snapshot yet: then another file whose damage is
+        noticed as well.
         """
-        files = self.system.data_files(node)
-        wanted = files[plan["file"]]
+        by_kind = self.system.data_files(node)
+        wanted = by_kind.get(plan["file"])
+        # In the place of a file that is checked as a whole no log may be cut.
         others = [
-            other
-            for other in files.values()
-            if other is not wanted
-            and (plan["damage"] == FLIP or other.end_is_checked == wanted.end_is_checked)
+            files
+            for files in by_kind.values()
+            if files is not wanted and (plan["damage"] == FLIP or files.end_is_checked)
         ]
         return [
-            (
-                each.patterns,
-                1.0 if each.end_is_checked or self._options.beyond else MIDDLE,
-            )
-            for each in (wanted, *others)
+            (files.patterns, 1.0 if files.end_is_checked or self._options.beyond else MIDDLE)
+            for files in (*filter(None, [wanted]), *others)
         ]
 
     def _start(self, node: str) -> dict[str, str]:
@@ -279,9 +282,11 @@ class Corrupt(AimedFault):
         end = self.system.log_end(node)
         self.system.start(node)
         serves = self._serves(node)
+        if not serves:
+            self._mark(node, REFUSES)
         said = [line for line in self.system.log_since(node, end) if line.strip()] or ["nothing"]
         return {
-            "started": "serves" if serves else "refuses to start",
+            "started": SERVES if serves else REFUSES,
             "said": said[0 if serves else -1][:_SAID_CHARS_MAX],
         }
 
@@ -308,7 +313,7 @@ class Corrupt(AimedFault):
         """Bring every node back, marked or not, and wait until it takes full part."""
         deadline = time.monotonic() + HEAL_TIMEOUT_S
         while True:
-            outcome = self._mend(HEAL_TIMEOUT_S / 4, everybody=True)
+            outcome = self._mend(CHANGE_HEAL_TIMEOUT_S, everybody=True)
             marked, errors = each(self.env.nodes, self._is_marked)
             late = [node for node, is_marked in marked.items() if is_marked]
             told = {node: f"is not back yet: {outcome.done.get(node, '')}" for node in late}
@@ -325,11 +330,14 @@ class Corrupt(AimedFault):
             ):
                 return None
             if self.system.state(node) is not State.DEAD:
-                return "serves" if self.system.is_whole(node) is not None else "is silent"
-            started = self._start(node)
-            if started["started"] != "serves":
-                self._mark(node, "refuses to start")
-            return started["started"]
+                return SERVES if self.system.is_whole(node) is not None else "is silent"
+            mark = self._mark_of(node)
+            if REFUSES in mark:
+                return REFUSES
+            if {*mark.splitlines()} == {LOSE} and not everybody:
+                self.system.start(node)  # it cannot refuse, so nobody need wait for it now
+                return "starts without data"
+            return self._start(node)["started"]
 
         begun, errors = each(self.env.nodes, begin)
         done: dict[str, str] = {}
@@ -340,14 +348,19 @@ class Corrupt(AimedFault):
                     case "serves":
                         done[node] = self._take_back(node, timeout_s)
                     case "refuses to start":
-                        replace(self.system, node, timeout_s)
-                        self._unmark(node)
-                        done[node] = "replaced"
-                    case "is silent":
-                        done[node] = "is silent"
+                        done[node] = self._replace(node, timeout_s)
+                    case str():
+                        done[node] = what
             except Exception as error:  # told by node: an undo must reach the others
                 errors[node] = str(error).removeprefix(f"{node}: ")
         return Outcome(done=done, errors=errors)
+
+    def _replace(self, node: str, timeout_s: float) -> str:
+        if self.system.members() is None:  # other faults need not wait for what cannot be done
+            raise ClusterError("refuses to start, and nobody leads who could replace it")
+        replace(self.system, node, timeout_s)
+        self._unmark(node)
+        return "replaced"
 
     def _take_back(self, node: str, timeout_s: float) -> str:
         mark = self._mark_of(node)

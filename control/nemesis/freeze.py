@@ -25,7 +25,7 @@ class Freeze(AimedFault):
     undo_order = -2
     """First of all: nothing else can be undone in a node that stands still."""
     bars_undo = True
-    strike_order = 4
+    strike_order = 5
     holds = 0.3
     """All kinds strike within half an interval (see `Nemesis.generator`), this one last, and the
     first of them is undone after a whole one."""

@@ -79,7 +79,7 @@ class FaultPackage(ABC):
     """Lower is undone first: the network, then processes."""
     bars_undo: ClassVar[bool] = False
     """Whether nothing else can be undone in a node that it hurts: then it ends when others do."""
-    strike_order: ClassVar[int] = 2
+    strike_order: ClassVar[int] = 3
     """Lower strikes first in a round: what the cluster has to agree on, before it is hurt."""
     holds: ClassVar[float] = 1.0
     """The part of an interval that a fault holds, if its options do not say how long."""

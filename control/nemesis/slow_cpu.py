@@ -42,7 +42,7 @@ class SlowCpu(AimedFault):
     stop_f = "speed-up"
     undo_order = -1
     """Early: what is undone in a slow node takes its time."""
-    strike_order = 3
+    strike_order = 4
     """Late, for the same reason."""
     shade = "#c9d6a8"
     mechanism = "cgroup quota, or SIGSTOP and SIGCONT by turns"

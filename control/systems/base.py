@@ -100,9 +100,9 @@ class System(Protocol):
         """
 
     def tolerated_losses(self) -> int:
-        """Return how many nodes may lose their data at once, by what all nodes say of the members.
+        """Return how many nodes may lose their data at once, whoever of those asked for votes now.
 
-        0 while a change of members is under way, or when nobody answers.
+        0 when nobody answers.
         """
 
     def log_end(self, node: str) -> int:

@@ -278,7 +278,7 @@ class RaftKv:
             for status in self.statuses().values()
             if status is not None and status["voters"] and not status["is_observer"]
         ]
-        if not statuses or any(status["is_changing"] for status in statuses):
+        if not statuses:
             return 0
         fewest = min(self._voters_min, *(len(status["voters"]) for status in statuses))
         return (fewest - 1) // 2
