@@ -10,7 +10,7 @@ cluster must stand is bounded, and all of this stays within the bounds:
 - A log that lost its end at the border of two records cannot be told from one to which less was
   written. A node that acknowledged what is gone, and votes all the same, may elect a leader without
   it, and no correct node can help that. So it is removed from the members first, while it is dead,
-  and its word counts for nothing when it starts on the rest.
+  and its word counts for nothing when it starts on the rest, once all others know of the removal.
 - A node without any data is started as the system prescribes for a member that lost it.
 
 The undo replaces who refuses to start: removed, emptied, and added as a new node. `beyond` gives
@@ -222,6 +222,7 @@ class Corrupt(AimedFault):
         errors |= kill_errors
         try:
             self.system.change_members(CHANGE_TIMEOUT_S, remove=tuple(killed))
+            self._await_known(tuple(killed))
         except ClusterError as error:
             _, start_errors = each(killed, self.system.start)
             return Outcome(
@@ -231,6 +232,19 @@ class Corrupt(AimedFault):
             )
         outcome = self._damage(planned.plan, tuple(killed))
         return Outcome(outcome.done, outcome.observed, outcome.bit, errors | outcome.errors)
+
+    def _await_known(self, removed: Sequence[str]) -> None:
+        """Wait until all others know who was removed; raises ClusterError.
+
+        A majority is not enough: who missed several changes of members may have a majority of
+        earlier ones behind it with the vote of a node that forgot the later ones.
+        """
+        waiting = [node for node in self.env.nodes if node not in removed]
+        deadline = time.monotonic() + CHANGE_TIMEOUT_S
+        while waiting := [n for n in waiting if not self.system.knows_removal(n, removed)]:
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"{', '.join(waiting)} may not know of the removal")
+            time.sleep(_POLL_S)
 
     def _damage(self, plan: Mapping[str, Any], targets: Sequence[str]) -> Outcome:
         observed, errors = each(targets, lambda node: self._damage_one(node, plan))

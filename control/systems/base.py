@@ -93,6 +93,9 @@ class System(Protocol):
         From then on `start` starts a new node of that name, which waits to be made a member.
         """
 
+    def knows_removal(self, node: str, removed: Sequence[str]) -> bool:
+        """Return whether the node knows for good that none of `removed` votes any more."""
+
     def is_whole(self, node: str) -> bool | None:
         """Return whether the node knows all that it ever promised; None when it does not answer.
 

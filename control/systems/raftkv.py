@@ -30,10 +30,6 @@ _CHANGE_ATTEMPT_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 0.5
 _POLL_S: Final = 0.05
 _TOLD_LINES: Final = 20
-_BECOME: Final = (
-    'if [ -e "$0" ]; then shift; exec "$@" --join; fi; p=$1; shift; exec "$@" --peers "$p"'
-)
-"""As a script, so that whoever starts the node need not know how it came to be a member."""
 HEALTH_KEY: Final = "labrys-health"
 """The key that health checks write; no workload uses it."""
 
@@ -97,9 +93,8 @@ class RaftKv:
         peers = ",".join(f"{n}={env.address(n)}:{PEER_PORT}" for n in env.nodes)
         variables = {"PYTHONPATH": home, **self.environ.get(node, {})}
         argv = [
-            *("/bin/sh", "-c", _BECOME, self._newcomer_mark(node), peers),
             *("env", *(f"{name}={value}" for name, value in variables.items())),
-            *(env.python(node), "-m", "labrys.node.cli", "--id", node),
+            *(env.python(node), "-m", "labrys.node.cli", "--id", node, "--peers", peers),
             *("--listen", f"{env.address(node)}:{PEER_PORT}"),
             *("--http", f"{env.address(node)}:{HTTP_PORT}"),
             *("--data", self.data_dir(node), "--seed", str(self._seed)),
@@ -242,25 +237,27 @@ class RaftKv:
         A member that lost its data is started with its old flags: it finds out by itself what it
         may have promised (`labrys.node.recall`).
         """
-        data, mark = shlex.quote(self.data_dir(node)), shlex.quote(self._newcomer_mark(node))
-        script = f"if [ -e {data} ]; then du -sb {data}; else echo 0; fi && rm -f {mark}"
-        said = self._env.run(node, f"{script} && {self._emptying(node)}")
-        return int(check(node, "removing the data", said).split()[0])
+        data = shlex.quote(self.data_dir(node))
+        # The directory itself may be a mount, and what was removed may come back from a disk that
+        # loses its power, if that is not flushed.
+        empty = f"if [ -d {data} ]; then find {data} -mindepth 1 -delete && sync {data}; fi"
+        script = f"if [ -e {data} ]; then du -sb {data}; else echo 0; fi && {empty}"
+        return int(check(node, "removing the data", self._env.run(node, script)).split()[0])
 
     def make_newcomer(self, node: str) -> None:
-        """Let a dead process that is no member forget everything; it is started with `--join`."""
-        # First the data: a node that has none and is not marked yet takes no part by itself.
-        script = f"{self._emptying(node)} && : >{shlex.quote(self._newcomer_mark(node))}"
-        check(node, "making a new node of it", self._env.run(node, script))
+        """Let a dead process that is no member forget everything.
 
-    def _emptying(self, node: str) -> str:
-        """The script that empties the data directory for good.
-
-        The directory itself may be a mount, and what was removed may come back from a disk that
-        loses its power.
+        It starts with its old flags all the same. Somebody who missed several changes of members
+        may still count on that name, and `--join` would let it vote and acknowledge at once.
         """
-        data = shlex.quote(self.data_dir(node))
-        return f"if [ -d {data} ]; then find {data} -mindepth 1 -delete && sync {data}; fi"
+        self.lose_data(node)
+
+    def knows_removal(self, node: str, removed: Sequence[str]) -> bool:
+        """Return whether the node knows for good that none of `removed` votes any more."""
+        status = self.status(node)
+        if status is None or status["is_changing"] or status["is_observer"]:
+            return False
+        return not {*removed} & {*status["voters"]}
 
     def is_whole(self, node: str) -> bool | None:
         """Return whether the node takes part with all that it ever promised; None: no answer."""
@@ -297,9 +294,6 @@ class RaftKv:
 
     def _log(self, node: str) -> str:
         return f"{self._env.log_dir(node)}/log"
-
-    def _newcomer_mark(self, node: str) -> str:
-        return f"{self._env.home(node)}/newcomer"
 
     def await_healthy(self, timeout_s: float, *, give_up: Callable[[], bool]) -> bool:
         """Wait until a write through every node succeeds; False if `give_up` ended the wait.

@@ -171,6 +171,9 @@ class FakeSystem:
         self.newcomers.add(node)
         self.blank.discard(node)
 
+    def knows_removal(self, node: str, removed: Sequence[str]) -> bool:
+        return self.states[node] is State.RUNNING
+
     def is_whole(self, node: str) -> bool | None:
         return node not in self.blank if self.states[node] is State.RUNNING else None
 

@@ -87,6 +87,9 @@ class Sleepers:
     def make_newcomer(self, node: str) -> None:
         raise ClusterError("a sleeping process has no members")
 
+    def knows_removal(self, node: str, removed: Sequence[str]) -> bool:
+        return False
+
     def is_whole(self, node: str) -> bool | None:
         return True if self.state(node) is State.RUNNING else None
 

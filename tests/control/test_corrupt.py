@@ -124,6 +124,21 @@ def test_a_node_that_cannot_be_removed_keeps_its_log(env: LoopbackEnvironment) -
     assert system.states["n2"] is State.RUNNING
 
 
+def test_a_log_is_left_alone_while_somebody_may_not_know_of_the_removal(
+    env: LoopbackEnvironment,
+) -> None:
+    system = Files(env)
+    system.pause("n4")
+    package = fault(system, damages=("truncate",), targets=(("n2",),), files=("log",))
+    _, outcome = strike(package)
+    assert outcome.bit is False
+    assert outcome.done == {"n2": "killed, not hurt: n4 may not know of the removal"}
+    assert system.log("n2").read_bytes() == SOUND
+    system.resume("n4")
+    assert package.undo().done == {"n2": "takes full part"}
+    assert system.voters == FIVE
+
+
 def test_beyond_the_bounds_a_member_starts_on_the_rest_of_its_log(
     env: LoopbackEnvironment,
 ) -> None:

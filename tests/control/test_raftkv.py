@@ -67,21 +67,33 @@ def test_a_removal_that_may_still_come_counts_until_the_members_are_known(system
     assert system.tolerated_losses() == 2
 
 
-def test_a_member_that_lost_its_data_starts_as_before_and_a_newcomer_by_joining(
-    system: Saying, tmp_path: Path
-) -> None:
+def test_all_data_is_lost_and_counted(system: Saying, tmp_path: Path) -> None:
     home = tmp_path / "homes" / "n1"
     (home / "data").mkdir(parents=True)
     (home / "data" / "log-0000000001").write_bytes(b"x" * 100)
     assert system.lose_data("n1") >= 100
-    assert not (home / "data").exists()
     assert system.lose_data("n1") == 0
     (home / "data").mkdir()
     for _ in range(2):
         system.make_newcomer("n1")
-    assert [path.name for path in home.iterdir()] == ["newcomer"]
-    system.lose_data("n1")
     assert [*home.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "knows"),
+    [
+        (says("n1", "n3"), True),
+        (says("n1", "n2"), False),
+        (says("n1", "n3") | {"is_changing": True}, False),
+        (says("n1", "n3", observer=True), False),
+        (None, False),
+    ],
+)
+def test_who_is_behind_or_silent_may_not_know_of_a_removal(
+    system: Saying, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any] | None, knows: bool
+) -> None:
+    monkeypatch.setattr(system, "status", lambda node: said)
+    assert system.knows_removal("n1", ["n2"]) is knows
 
 
 def test_the_log_is_read_from_where_it_ended(system: Saying, tmp_path: Path) -> None:
