@@ -94,7 +94,10 @@ class System(Protocol):
         """
 
     def knows_removal(self, node: str, removed: Sequence[str]) -> bool:
-        """Return whether the node knows for good that none of `removed` votes any more."""
+        """Return whether the node will never count on a vote of `removed` while they are out.
+
+        That a majority agreed to it does not mean that everybody knows.
+        """
 
     def is_whole(self, node: str) -> bool | None:
         """Return whether the node knows all that it ever promised; None when it does not answer.

@@ -253,11 +253,15 @@ class RaftKv:
         self.lose_data(node)
 
     def knows_removal(self, node: str, removed: Sequence[str]) -> bool:
-        """Return whether the node knows for good that none of `removed` votes any more."""
+        """Return whether the node will never count on a vote of `removed` as long as they are out.
+
+        It knows of the removal for good, or that it does not vote itself and so cannot lead.
+        """
         status = self.status(node)
         if status is None or status["is_changing"] or status["is_observer"]:
             return False
-        return not {*removed} & {*status["voters"]}
+        voters = status["voters"]
+        return node not in voters or not {*removed} & {*voters}
 
     def is_whole(self, node: str) -> bool | None:
         """Return whether the node takes part with all that it ever promised; None: no answer."""

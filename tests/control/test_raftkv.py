@@ -84,6 +84,8 @@ def test_all_data_is_lost_and_counted(system: Saying, tmp_path: Path) -> None:
     [
         (says("n1", "n3"), True),
         (says("n1", "n2"), False),
+        # It was removed before, and cannot lead.
+        (says("n2", "n3"), True),
         (says("n1", "n3") | {"is_changing": True}, False),
         (says("n1", "n3", observer=True), False),
         (None, False),
