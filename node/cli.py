@@ -10,11 +10,12 @@ from typing import NoReturn
 from labrys.node.bugs import BUGS, find_bug
 from labrys.node.errors import NodeError, UsageError
 from labrys.node.logline import speaker, write_line
-from labrys.node.peers import Address
 from labrys.node.raft import Config
-from labrys.node.server import Settings, serve
+from labrys.node.server import serve
+from labrys.node.settings import Settings
 from labrys.node.snapshotter import Thresholds
 from labrys.node.storage import CLUSTER
+from labrys.node.surroundings import Address
 
 _EXAMPLES = """\
 examples:

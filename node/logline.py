@@ -3,11 +3,13 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 Say = Callable[..., None]
 """Writes one line from keyword arguments, in their order."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def speaker(node: str) -> Say:
@@ -15,10 +17,14 @@ def speaker(node: str) -> Say:
 
     def say(**facts: object) -> None:
         mono_ms = time.monotonic_ns() // 1_000_000
-        words = " ".join(f"{name}={_word(value)}" for name, value in facts.items())
-        write_line(f"{wall_iso()} mono_ms={mono_ms} {node} {words}")
+        write_line(f"{wall_iso()} mono_ms={mono_ms} {node} {words(facts)}")
 
     return say
+
+
+def words(facts: Mapping[str, object]) -> str:
+    """The facts as they stand in a line."""
+    return " ".join(f"{name}={_word(value)}" for name, value in facts.items())
 
 
 def write_line(text: str) -> None:
@@ -31,9 +37,10 @@ def write_line(text: str) -> None:
         os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
-def wall_iso() -> str:
-    """The wall clock, for people: UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def wall_iso(at_ms: int | None = None) -> str:
+    """The wall clock, of now or `at_ms` since 1970, for people: UTC with milliseconds."""
+    at = datetime.now(UTC) if at_ms is None else _EPOCH + timedelta(milliseconds=at_ms)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _word(value: object) -> str:

@@ -29,8 +29,7 @@ from labrys.node.messages import (
     decode_message,
     encode_message,
 )
-
-Address = tuple[str, int]
+from labrys.node.surroundings import Address
 
 STALL_MS = 1000
 DIAL_TIMEOUT_S = 0.5

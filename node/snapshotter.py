@@ -1,25 +1,22 @@
 """When a node writes a snapshot of its state, and what it does with one from a leader.
 
-Its own is written on a thread, from a frozen copy, while the node goes on; when it is on disk the
-log before it is dropped. Chunks of a leader's go to the disk with the log (see `storage`); what
-this module does is turn the whole into a state, on a thread as well.
+Its own is written from a frozen copy while the node goes on; when it is on disk the log before it
+is dropped. Chunks of a leader's go to the disk with the log (see `storage`); what this module does
+is turn the whole into a state, which is done beside the node as well.
 """
 
-import asyncio
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import msgspec
 
 from labrys.node.answers import Answer, Respond, fault
 from labrys.node.effects import SnapshotMeta
 from labrys.node.errors import CorruptLog, DiskFull
-from labrys.node.logline import Say
 from labrys.node.machine import Machine, Unsound
 from labrys.node.raft import Raft
 from labrys.node.storage import Received, Storage
-from labrys.node.writer import Writer
+from labrys.node.surroundings import LogWriter, Surroundings
 
 RETRY_S = 10.0
 """How long after a full disk the next attempt is made."""
@@ -55,11 +52,11 @@ class Snapshotter:
         self,
         raft: Raft,
         storage: Storage,
-        writer: Writer,
+        writer: LogWriter,
         thresholds: Thresholds,
         install: Callable[[Machine], None],
         fail: Callable[[BaseException], None],
-        say: Say,
+        around: Surroundings,
     ) -> None:
         """`install` gets the state that takes the place of the node's own."""
         self._raft = raft
@@ -68,9 +65,9 @@ class Snapshotter:
         self._thresholds = thresholds
         self._install = install
         self._fail = fail
-        self._say = say
-        self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._say = around.say
+        self._around = around
+        self._time = around.scheduler.time
         self._log_bytes = 0
         self._not_before_s = 0.0
         self._waiting: list[Respond] = []
@@ -92,7 +89,7 @@ class Snapshotter:
                 grown >= factor * self._thresholds.entries
                 or self._log_bytes >= factor * self._thresholds.log_bytes
             )
-            and self._loop.time() >= self._not_before_s
+            and self._time() >= self._not_before_s
         )
 
     def write(self, machine: Machine) -> None:
@@ -101,15 +98,12 @@ class Snapshotter:
         frozen = machine.freeze()
         self.is_writing = True
         self._log_bytes = 0
-        begun_s = time.monotonic()
+        begun_s = self._time()
 
         def work() -> int:
             return self._storage.snapshots.write(meta, frozen.records())
 
-        def done(future: Future[int]) -> None:
-            self._loop.call_soon_threadsafe(self._on_written, meta, begun_s, future)
-
-        self._threads.submit(work).add_done_callback(done)
+        self._around.work_aside(work, lambda done: self._on_written(meta, begun_s, done))
 
     def answer(self, machine: Machine, respond: Respond) -> None:
         """Write one for a client, or wait for the one that is being written."""
@@ -128,27 +122,24 @@ class Snapshotter:
             self._raft.refuse_install(received.index)
             return
 
-        def done(future: Future[Machine]) -> None:
-            self._loop.call_soon_threadsafe(self._on_restored, meta, future)
-
-        future = self._threads.submit(read_state, self._storage, meta)
-        future.add_done_callback(done)
+        self._around.work_aside(
+            lambda: read_state(self._storage, meta), lambda done: self._on_restored(meta, done)
+        )
 
     def stop(self) -> None:
-        """Wait for what is being written; nobody is told of it any more."""
+        """Whoever waits for a snapshot is told that none will come."""
         for respond in self._waiting:
             respond(fault(503, "stopping", False, "this node is stopping"))
         self._waiting.clear()
-        self._threads.shutdown()
 
-    # ---- on the loop again --------------------------------------------------------------------
+    # ---- when it is done ----------------------------------------------------------------------
 
     def _on_written(self, meta: SnapshotMeta, begun_s: float, future: Future[int]) -> None:
         self.is_writing = False
         waiting, self._waiting = self._waiting, []
         error = future.exception()
         if isinstance(error, DiskFull):
-            self._not_before_s = self._loop.time() + RETRY_S
+            self._not_before_s = self._time() + RETRY_S
             self._say(warning="no room for a snapshot", index=meta.index, reason=error)
             answer = fault(507, "disk-full", True, str(error))
         elif error is not None:
@@ -159,7 +150,7 @@ class Snapshotter:
             self.written_count += 1
             self._say(
                 event="snapshot", index=meta.index, term=meta.term, bytes=future.result(),
-                ms=round((time.monotonic() - begun_s) * 1000),
+                ms=round((self._time() - begun_s) * 1000),
             )  # fmt: skip
             self._raft.compact(meta)
             self._writer.submit_chore(lambda: self._tidy_up(meta.index))

@@ -16,15 +16,11 @@ from collections.abc import Callable
 
 from labrys.node.effects import Persist
 from labrys.node.errors import DiskFull
-from labrys.node.messages import NodeId, RaftMessage
 from labrys.node.storage import Received, Storage
+from labrys.node.surroundings import Chore, Job
 
 RETRY_S = 0.5
 """How often a full disk is tried again."""
-Messages = tuple[tuple[NodeId, RaftMessage], ...]
-Job = tuple[Persist | None, Messages]
-"""A batch for the disk, and the messages that may leave when it and all before it are there."""
-Chore = Callable[[], object]
 
 
 class Writer:
