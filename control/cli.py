@@ -122,7 +122,9 @@ def cli() -> None:
 @cli.command()
 @click.argument("spec_file", metavar="[SPEC.yaml]", required=False, type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the test: the folder of its runs.")
-@click.option("--env", help="auto, docker, netns or ssh (auto: docker where it works, else netns).")
+@click.option(
+    "--env", help="auto, docker, netns, ssh or sim (auto: docker where it works, else netns)."
+)
 @click.option("--nodes", type=int, help="How many nodes (5).")
 @click.option("--hosts", metavar="A,B,...", help="With --env ssh: the nodes' hosts (n1,n2,...).")
 @click.option("--system", help="The system under test (raftkv).")

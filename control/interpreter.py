@@ -1,8 +1,8 @@
 """The interpreter: plays a generator against real clients and a real nemesis, and records it.
 
 One loop, in the calling thread, owns the generator, the context and the history. Each client thread
-of the generator has a worker thread with a one-slot inbox, and so has the nemesis; all answer into
-one outbox. What the loop takes care of, in this order:
+of the generator has a worker, usually a thread of its own, and so has the nemesis; all answer into
+one place. What the loop takes care of, in this order:
 
 1. Completions that are there are recorded before anything new begins. Otherwise ops would look
    concurrent that were not, and a checker would have to excuse what it should condemn.
@@ -16,9 +16,9 @@ one outbox. What the loop takes care of, in this order:
 Times come from the caller's monotonic clock and never decrease from one record to the next.
 """
 
-import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -26,7 +26,7 @@ import msgspec
 
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.control.errors import InternalError
-from labrys.control.worker import Answer, ByClient, ByNemesis, Outbox, Worker
+from labrys.control.worker import Answer, ByClient, ByNemesis, Crew, ThreadCrew, Worker
 from labrys.workloads.client import Client, IndefiniteError, completion_of_error
 from labrys.workloads.context import NEMESIS_MASK, Mask, bits_of, context
 from labrys.workloads.generator import (
@@ -81,6 +81,8 @@ class Interpreter:
         is_read: Callable[[Op], bool],
         stop: threading.Event,
         nemesis_timeout_s: float = 60.0,
+        crew: Callable[[], Crew] = ThreadCrew,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Say who does what; nothing happens before `run`.
 
@@ -96,6 +98,7 @@ class Interpreter:
           up. A client should have a shorter timeout of its own, since giving up costs a thread.
         - `is_read(op)`: whether an op has no effect on the database, whatever becomes of it.
         - `stop`: no op begins once it is set; those in flight are awaited and recorded.
+        - `crew` makes the workers of one run; `sleep` lets one of them wait.
         """
         self._clients = clients
         self._nodes = tuple(nodes)
@@ -106,6 +109,8 @@ class Interpreter:
         self._nemesis_timeout_ns = round(nemesis_timeout_s * 1e9)
         self._is_read = is_read
         self._stop = stop
+        self._make_crew = crew
+        self._sleep = sleep
         # The context outlives a run: a process that was retired in one must not come back in the
         # next, which writes into the same history.
         self._context = context(concurrency, rng)
@@ -121,7 +126,7 @@ class Interpreter:
         self._generator = generator(source)
         self._workers: dict[Mask, Worker] = {}
         self._in_flight: dict[Worker, _InFlight] = {}
-        self._outbox: Outbox[Answer] = Outbox()
+        self._crew = self._make_crew()
         self._abandoned: list[Worker] = []
         self._nemesis_errors: list[str] = []
         self._counts = dict.fromkeys(OpType, 0)
@@ -194,9 +199,8 @@ class Interpreter:
     def _complete_all(self) -> None:
         """Record what has come back. The count bounds it: nothing new begins meanwhile."""
         while self._in_flight:
-            try:
-                answer = self._outbox.get_nowait()
-            except queue.Empty:
+            answer = self._crew.take()
+            if answer is None:
                 return
             self._complete(answer)
 
@@ -245,7 +249,7 @@ class Interpreter:
                 completion = completion_of_error(op, late, only_reads=self._is_read(op))
             worker.end()
             self._abandoned.append(worker)
-            wedged = sum(each.thread.is_alive() for each in self._abandoned)
+            wedged = sum(each.is_alive for each in self._abandoned)
             if wedged > ABANDONED_MAX:
                 raise InternalError(
                     f"{wedged} client threads are stuck in ops past their deadline: the client "
@@ -260,18 +264,16 @@ class Interpreter:
         until = min(until, now + POLL_NS)
         if until <= now:
             return
-        try:
-            answer = self._outbox.get(timeout=(until - now) / 1e9)
-        except queue.Empty:
-            return
-        self._complete(answer)
+        answer = self._crew.wait((until - now) / 1e9)
+        if answer is not None:
+            self._complete(answer)
 
     def _worker(self, bit: Mask) -> Worker:
         if bit == NEMESIS_MASK:
-            return Worker("labrys-nemesis", ByNemesis(self._nemesis), self._outbox)
+            return self._crew.worker("labrys-nemesis", ByNemesis(self._nemesis))
         node = self._node_of(bit)
-        by_client = ByClient(lambda: self._clients(node), self._is_read)
-        return Worker(f"labrys-client-{_number_of(bit)}", by_client, self._outbox)
+        by_client = ByClient(lambda: self._clients(node), self._is_read, self._sleep)
+        return self._crew.worker(f"labrys-client-{_number_of(bit)}", by_client)
 
     def _node_of(self, bit: Mask) -> str:
         return self._nodes[_number_of(bit) % len(self._nodes)]
@@ -279,11 +281,7 @@ class Interpreter:
     def _end_workers(self) -> None:
         for worker in self._workers.values():
             worker.end()
-        budget_s = JOIN_S
-        for worker in self._workers.values():
-            began = self._clock()
-            worker.thread.join(timeout=max(budget_s, 0.0))
-            budget_s -= (self._clock() - began) / 1e9
+        self._crew.dismiss(tuple(self._workers.values()), JOIN_S)
 
 
 class _InFlight(msgspec.Struct):

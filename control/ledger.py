@@ -24,14 +24,17 @@ class Ledger:
     May be used from several threads. A failed write leaves the file as it was before it.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], int]) -> None:
+    def __init__(self, path: Path, clock: Callable[[], int], *, is_durable: bool = True) -> None:
         """Open or create the ledger at `path`; `clock` gives nanoseconds since the run began.
+
+        One that is not durable waits for no disk: for faults that end with labrys anyway.
 
         A torn last line, left by a rig that died while writing, is cut off. Raises MachineError
         when the file cannot be opened or written, UsageError when it holds something else.
         """
         self._path = path
         self._clock = clock
+        self._is_durable = is_durable
         self._lock = threading.Lock()
         events, whole_bytes = _parse(path)
         self._last_id = max((event.id for event in events), default=0)
@@ -111,7 +114,8 @@ class Ledger:
             rest = line
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
+            if self._is_durable:
+                os.fsync(self._fd)
         except OSError as error:
             # Half a line would spoil the next one, which may be written once there is room again.
             with suppress(OSError):  # the first error tells more than one of cleaning up

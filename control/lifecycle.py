@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,21 +22,20 @@ from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.checkers.verdict import CheckResult, Verdict
 from labrys.control import judge
 from labrys.control.environments import registry as environments
-from labrys.control.environments.base import Environment, on_nodes
+from labrys.control.environments.base import on_nodes
 from labrys.control.errors import ClusterError, LabrysError, MachineError
 from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
 from labrys.control.junit import junit_xml
 from labrys.control.ledger import Ledger, read_ledger
-from labrys.control.nemesis.nemesis import Nemesis, build_packages, needs_of
+from labrys.control.nemesis.nemesis import Nemesis
 from labrys.control.report.page import write_report
 from labrys.control.spec import Spec, rerun_command, stream
+from labrys.control.stage import make_stage
 from labrys.control.store import Recorder, RunDirectory, create_run, write_atomically
-from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads import generator
 from labrys.workloads.client import Client
 from labrys.workloads.generator import Generator
-from labrys.workloads.kv import KvClient
 from labrys.workloads.registry import WORKLOADS
 from labrys.workloads.workload import parse_options
 
@@ -83,12 +81,13 @@ def run_test(
     only while there is no run directory yet; from then on a failure is part of the results.
     """
     run = _Run(spec, create_run(runs_dir, spec), interruption, say, watch)
-    try:
-        run.set_up()
-        run.main_phase()
-        run.final_phase()
-    finally:
-        run.tear_down(leave_cluster=leave_cluster)
+    with run.stage.entered():
+        try:
+            run.set_up()
+            run.main_phase()
+            run.final_phase()
+        finally:
+            run.tear_down(leave_cluster=leave_cluster)
     return run.conclude()
 
 
@@ -116,34 +115,29 @@ class _Run:
         self._end_states: dict[str, Any] = {}
         self._has_nodes = False
         self._ready = False
-        self._started_at = datetime.now(UTC)
-        self._began_ns = time.monotonic_ns()
+        self.stage = make_stage(spec, directory.path, self._say)
+        self._env = self.stage.env
+        self._system = self.stage.system
         self._recorder = Recorder(directory.history)
-        self._ledger = Ledger(directory.ledger, self._clock_ns)
-        self._env: Environment = environments.make(
-            spec.env, spec.node_names, directory.path, self._say, spec.hosts
-        )
-        self._system = SYSTEMS[spec.system](
-            self._env, seed=self.seed, bug=spec.bug, options=spec.system_options
-        )
+        self._ledger = Ledger(directory.ledger, self.stage.clock_ns, is_durable=self.stage.is_real)
         self._workload = WORKLOADS[spec.workload]
         self._options = parse_options(
             self._workload, spec.workload_options, concurrency=spec.concurrency
         )
-        self._env.require(needs_of(spec.fault_kinds))
-        packages = build_packages(spec.fault_options, self._env, self._system)
-        self._nemesis = Nemesis(packages, self._ledger, stream(self.seed, "nemesis"))
+        self._nemesis = Nemesis(self.stage.packages, self._ledger, stream(self.seed, "nemesis"))
         self._interpreter = Interpreter(
             clients=self._client,
             nodes=spec.node_names,
             concurrency=spec.concurrency,
             nemesis=self._nemesis.invoke,
             record=self._record,
-            clock=self._clock_ns,
+            clock=self.stage.clock_ns,
             rng=stream(self.seed, "interpreter"),
             op_timeout_s=spec.op_timeout + CLIENT_MARGIN_S,
             is_read=lambda op: op.f in self._workload.reads,
             stop=interruption.asked,
+            crew=self.stage.crew,
+            sleep=self.stage.sleep,
         )
 
     # Step 2.
@@ -249,7 +243,7 @@ class _Run:
         was_interrupted = self._interruption.count > 0
         checkers: dict[str, CheckResult] = {}
         if not self._interruption.impatient:
-            with self._step("check", seconds_as="check_s"):
+            with self._step("check", seconds_as="check_s", clock_ns=time.monotonic_ns):
                 history = read_history(self.directory.history)
                 faults = read_ledger(self.directory.ledger)
                 checkers = judge.judge_run(
@@ -300,10 +294,10 @@ class _Run:
             "interrupted": interrupted,
             "name": spec.name,
             "seed": self.seed,
-            "started_at": self._started_at.isoformat(timespec="microseconds").replace(
+            "started_at": self.stage.started_at.isoformat(timespec="microseconds").replace(
                 "+00:00", "Z"
             ),
-            "duration_s": round(self._clock_ns() / 1e9, 3),
+            "duration_s": round(self.stage.clock_ns() / 1e9, 3),
             "environment": spec.env,
             "nodes": list(spec.node_names),
             "system": spec.system,
@@ -337,9 +331,6 @@ class _Run:
         self._nemesis.heal()
         return self._await_healthy()
 
-    def _clock_ns(self) -> int:
-        return time.monotonic_ns() - self._began_ns
-
     def _record(self, op: Op) -> Op:
         recorded = self._recorder.append(op)
         if self._recorder.failure is not None and not self._interruption.asked.is_set():
@@ -371,16 +362,12 @@ class _Run:
         self._failures += [f"nemesis: {error}" for error in summary.nemesis_errors]
 
     def _client(self, node: str) -> Client:
-        store = KvClient(
-            self._system.url(node),
-            timeout_s=self.spec.op_timeout,
-            consistency=self._workload.consistency(self._options),
-        )
-        return self._workload.client(store)
+        consistency = self._workload.consistency(self._options)
+        return self._workload.client(self.stage.client(node, consistency))
 
     def _mark(self, phase: str) -> None:
         self._record(
-            Op(type=OpType.INFO, process=NEMESIS, f=PHASE, value=phase, time=self._clock_ns())
+            Op(type=OpType.INFO, process=NEMESIS, f=PHASE, value=phase, time=self.stage.clock_ns())
         )
 
     def _address(self, node: str) -> str:
@@ -403,7 +390,7 @@ class _Run:
         return f"are in {file.name}: make room and append them"
 
     def _say(self, line: str) -> None:
-        self._note(f"{self._clock_ns() / 1e9:9.3f}  {line}\n")
+        self._note(f"{self.stage.clock_ns() / 1e9:9.3f}  {line}\n")
         with suppress(OSError):  # a pipe or terminal that has gone must not end the run either
             self._say_to_people(line)
 
@@ -412,9 +399,19 @@ class _Run:
             self._log.write(text)
 
     @contextmanager
-    def _step(self, name: str, *, seconds_as: str | None = None) -> Iterator[None]:
-        """Do a step; keep its failure instead of letting it end the run, and note its seconds."""
-        began = time.monotonic()
+    def _step(
+        self,
+        name: str,
+        *,
+        seconds_as: str | None = None,
+        clock_ns: Callable[[], int] | None = None,
+    ) -> Iterator[None]:
+        """Do a step; keep its failure instead of letting it end the run, and note its seconds.
+
+        They are those of the run's own clock if no other is given.
+        """
+        clock_ns = clock_ns or self.stage.clock_ns
+        began_ns = clock_ns()
         try:
             yield
         except Interrupted:
@@ -427,7 +424,7 @@ class _Run:
             self._say(f"{name} failed: {text}")
         finally:
             if seconds_as is not None:
-                self._timings[seconds_as] = time.monotonic() - began
+                self._timings[seconds_as] = (clock_ns() - began_ns) / 1e9
 
 
 def describe(error: BaseException) -> str:

@@ -29,6 +29,8 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
         from labrys.control.environments.netns import enter
 
         enter()  # the parent waits in here for good; only the child inside comes back
+    if spec.env == "sim" and leave_cluster:
+        raise UsageError("--leave-cluster: simulated nodes end with labrys; use --env docker")
     from labrys.control.lifecycle import run_test
 
     say(text.first_line(msgspec.to_builtins(spec)))

@@ -26,7 +26,7 @@ from labrys.control.systems.registry import SYSTEMS
 from labrys.workloads.registry import WORKLOADS
 from labrys.workloads.workload import parse_options
 
-ENVIRONMENTS = ("auto", "docker", "netns", "ssh")
+ENVIRONMENTS = ("auto", "docker", "netns", "ssh", "sim")
 
 _COUNTS = {"nodes": (1, 253), "concurrency": (1, 10_000), "check_memory": (64, 2**30)}
 """The least and the most. As many nodes as have an address in the network of one run."""

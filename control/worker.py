@@ -1,4 +1,6 @@
-"""Workers: threads that carry out one op at a time, with a client or with the nemesis.
+"""Workers: they carry out one op at a time, with a client or with the nemesis.
+
+Real ones are threads; a `Crew` says what else they may be.
 
 Whatever a client or the nemesis does, a worker lives on: an exception becomes the completion of the
 op. Only an op that never comes back takes its worker with it; the interpreter then makes a new one.
@@ -7,7 +9,7 @@ op. Only an op that never comes back takes its worker with it; the interpreter t
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -25,13 +27,44 @@ REFUSED_PAUSE_S: Final = 0.1
 """How long a worker holds back after a node said that it cannot serve. The op, which did nothing,
 ends after it."""
 
+
 # Not queue.SimpleQueue: in CPython 3.11 its get() with a timeout can wait for ever, when an item
 # was taken by get_nowait() before and the thread is scheduled late.
 Outbox = queue.Queue
 
 
-class Worker:
-    """A thread that carries out one op at a time and lives until told to end."""
+class Worker(Protocol):
+    """Carries out one op at a time and lives until told to end."""
+
+    def give(self, op: Op) -> None:
+        """Begin with an op; the answer goes to the crew."""
+
+    def end(self) -> None:
+        """Have the worker end once it is done with its op, if it ever is."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+
+
+class Crew(Protocol):
+    """Workers, and the place where their answers come together."""
+
+    def worker(self, name: str, carry_out: "CarryOut") -> Worker:
+        """Make a worker."""
+
+    def take(self) -> "Answer | None":
+        """Return an answer that is there."""
+
+    def wait(self, seconds: float) -> "Answer | None":
+        """Return the next answer, or None when the time is over."""
+
+    def dismiss(self, workers: Sequence[Worker], seconds: float) -> None:
+        """Wait for workers that were told to end, for so long together at most."""
+
+
+class ThreadWorker:
+    """A worker that is a thread."""
 
     def __init__(self, name: str, carry_out: "CarryOut", outbox: "Outbox[Answer]"):
         self._inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
@@ -45,13 +78,44 @@ class Worker:
         self._inbox.put(op)
 
     def end(self) -> None:
-        """Have the worker end once it is done with its op, if it ever is."""
         self._inbox.put(None)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.thread.is_alive()
 
     def _work(self) -> None:
         while (op := self._inbox.get()) is not None:
             self._outbox.put((self, self._carry_out(op)))
         self._carry_out.close()
+
+
+class ThreadCrew:
+    """Workers that are threads."""
+
+    def __init__(self) -> None:
+        self._outbox: Outbox[Answer] = Outbox()
+
+    def worker(self, name: str, carry_out: "CarryOut") -> ThreadWorker:
+        return ThreadWorker(name, carry_out, self._outbox)
+
+    def take(self) -> "Answer | None":
+        try:
+            return self._outbox.get_nowait()
+        except queue.Empty:
+            return None
+
+    def wait(self, seconds: float) -> "Answer | None":
+        try:
+            return self._outbox.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def dismiss(self, workers: Sequence[Worker], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        for worker in workers:
+            assert isinstance(worker, ThreadWorker)
+            worker.thread.join(timeout=max(until - time.monotonic(), 0.0))
 
 
 class CarryOut(Protocol):
@@ -70,9 +134,15 @@ Answer = tuple[Worker, tuple[Op, str | None]]
 class ByClient(CarryOut):
     """Carries out ops with a client, which it opens, closes and replaces."""
 
-    def __init__(self, make: Callable[[], Client], is_read: Callable[[Op], bool]):
+    def __init__(
+        self,
+        make: Callable[[], Client],
+        is_read: Callable[[Op], bool],
+        sleep: Callable[[float], None] = time.sleep,
+    ):
         self._make = make
         self._is_read = is_read
+        self._sleep = sleep
         self._client: Client | None = None
         self._process: int | str | None = None
 
@@ -95,7 +165,7 @@ class ByClient(CarryOut):
             return _checked(op, self._client.invoke(op), only_reads), None
         except Exception as error:  # a client may raise anything; none of it may end the worker
             if isinstance(error, UnavailableError):
-                time.sleep(REFUSED_PAUSE_S)
+                self._sleep(REFUSED_PAUSE_S)
             if not isinstance(error, DefiniteError):
                 # The late answer to this op could still arrive and be taken for the next one's.
                 self.close()

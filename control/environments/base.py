@@ -5,8 +5,10 @@ collection are written once against them: a shell script can be run in a node, f
 there and fetched. A node is a machine that stays up; the processes inside are what dies.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -140,22 +142,40 @@ def on_nodes(nodes: Iterable[str], action: Callable[[str], T]) -> dict[str, T]:
     goes on when it returns or raises, even if the caller was interrupted while it waited: whoever
     then removes what there is would miss what a straggler is about to make.
     """
-    names = tuple(nodes)
-    if not names:
-        return {}
-    with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        futures = {node: pool.submit(action, node) for node in names}
+    results: dict[str, T] = {}
+    failures: dict[str, BaseException] = {}
+
+    def attempt(node: str) -> None:
         try:
-            wait(futures.values())
-        finally:
-            # The end of the pool does not suffice: it joins the threads, and in Python 3.11 a join
-            # that was interrupted takes its thread for ended from then on.
-            wait(futures.values())
-    failures = [(node, future.exception()) for node, future in futures.items()]
-    errors = [(node, error) for node, error in failures if error is not None]
+            results[node] = action(node)
+        except BaseException as error:
+            failures[node] = error
+
+    names = tuple(nodes)
+    if names:
+        side_by_side.get()([partial(attempt, node) for node in names])
+    errors = [(node, failures[node]) for node in names if node in failures]
     if errors:
         first = errors[0][1]
         for node, error in errors[1:]:
             first.add_note(f"also on {node}: {error}")
         raise first
-    return {node: future.result() for node, future in futures.items()}
+    return {node: results[node] for node in names}
+
+
+def by_threads(pieces: Sequence[Callable[[], None]]) -> None:
+    """Do all pieces side by side and wait for their end; none of them raises."""
+    with ThreadPoolExecutor(max_workers=len(pieces)) as pool:
+        futures = [pool.submit(piece) for piece in pieces]
+        try:
+            wait(futures)
+        finally:
+            # The end of the pool does not suffice: it joins the threads, and in Python 3.11 a join
+            # that was interrupted takes its thread for ended from then on.
+            wait(futures)
+
+
+side_by_side: ContextVar[Callable[[Sequence[Callable[[], None]]], None]] = ContextVar(
+    "side_by_side", default=by_threads
+)
+"""How several things are done at once: by threads, wherever there is no other way to be."""

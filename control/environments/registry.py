@@ -38,6 +38,8 @@ def offers(name: str, capability: type) -> bool:
 
 def obstacle(name: str) -> str | None:
     """Return why this machine cannot offer the environment `name` and the mend; None if it can."""
+    if name == "sim":
+        return None
     if name == "docker":
         from labrys.control.environments import docker
 

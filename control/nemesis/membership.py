@@ -15,7 +15,6 @@ moment: never so many that those who stay, as far as they are alive, could not a
 """
 
 import random
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -131,9 +130,9 @@ class Membership(FaultPackage):
 
     def _members(self) -> tuple[str, ...]:
         """Return who votes; nobody if no leader can say so soon."""
-        deadline = time.monotonic() + _SETTLE_TIMEOUT_S
-        while (members := self.system.members()) is None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        deadline = self.system.monotonic_s() + _SETTLE_TIMEOUT_S
+        while (members := self.system.members()) is None and self.system.monotonic_s() < deadline:
+            self.system.sleep(_POLL_S)
         return members or ()
 
     # ---- hurting ------------------------------------------------------------------------------

@@ -93,6 +93,17 @@ def parse_faults(faults: Faults, nodes: Sequence[str] | None = None) -> dict[str
     return {kind: _parse_options(kind, options or {}, nodes) for kind, options in given.items()}
 
 
+def obstacle(kind: str, environment: str) -> str | None:
+    """Return why a kind of fault cannot be had in `environment` on this machine; None if it can."""
+    if environment == "sim":
+        from labrys.control.sim.faults import SIM_PACKAGES
+
+        if kind not in SIM_PACKAGES:
+            return "it cannot be simulated yet; leave it out, or use another environment"
+        return None
+    return PACKAGES[kind].obstacle(environment)
+
+
 def assert_possible(kinds: Iterable[str], environment: str) -> None:
     """Raise UsageError if a kind of fault cannot be had in `environment` on this machine."""
     reasons = possible(kinds, environment)[1]
@@ -103,7 +114,7 @@ def assert_possible(kinds: Iterable[str], environment: str) -> None:
 
 def possible(kinds: Iterable[str], environment: str) -> tuple[list[str], dict[str, str]]:
     """Return the kinds that can be had in `environment` here, and why the others cannot."""
-    obstacles = {kind: PACKAGES[kind].obstacle(environment) for kind in kinds}
+    obstacles = {kind: obstacle(kind, environment) for kind in kinds}
     can = [kind for kind, reason in obstacles.items() if reason is None]
     return can, {kind: reason for kind, reason in obstacles.items() if reason is not None}
 
@@ -113,10 +124,15 @@ def needs_of(kinds: Iterable[str]) -> frozenset[str]:
     return frozenset().union(*(PACKAGES[kind].needs for kind in kinds))
 
 
-def build_packages(faults: Faults, env: Environment, system: System) -> tuple[FaultPackage, ...]:
+def build_packages(
+    faults: Faults,
+    env: Environment,
+    system: System,
+    packages: Mapping[str, type[FaultPackage]] = PACKAGES,
+) -> tuple[FaultPackage, ...]:
     """Return the fault packages of a spec for this cluster. Raises UsageError as `parse_faults`."""
     return tuple(
-        PACKAGES[kind](env, system, options)
+        packages[kind](env, system, options)
         for kind, options in parse_faults(faults, env.nodes).items()
     )
 

@@ -4,7 +4,6 @@ The evidence is the state of the process before and after. A fault bites where t
 killing what was dead already is no error, and no evidence either.
 """
 
-import time
 from abc import abstractmethod
 from typing import ClassVar, Final
 
@@ -77,17 +76,17 @@ class ProcessFault(AimedFault):
         state = self.system.state(node)
         if before is State.DEAD:
             return state  # no signal reached anybody
-        deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        while state is not self.hurt_state and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        deadline = self.system.monotonic_s() + SETTLE_TIMEOUT_S
+        while state is not self.hurt_state and self.system.monotonic_s() < deadline:
+            self.system.sleep(_POLL_S)
             state = self.system.state(node)
         return state
 
     def _left(self, node: str) -> State:
         """Return the state once it is no longer the hurt one; raises ClusterError if it stays."""
-        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        deadline = self.system.monotonic_s() + SETTLE_TIMEOUT_S
         while (state := self.system.state(node)) is self.hurt_state:
-            if time.monotonic() >= deadline:
+            if self.system.monotonic_s() >= deadline:
                 raise ClusterError(f"{node}: the process is still {state} after it was undone")
-            time.sleep(_POLL_S)
+            self.system.sleep(_POLL_S)
         return state

@@ -33,6 +33,12 @@ class System(Protocol):
     environ: Mapping[str, Mapping[str, str]]
     """By node: variables that its process is started with, every time. Some faults need them."""
 
+    def monotonic_s(self) -> float:
+        """Seconds on a clock that does not run backwards, simulated like the system itself."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
     def data_dir(self, node: str) -> str:
         """The directory in which the database keeps its data; faults may mount a disk there."""
 

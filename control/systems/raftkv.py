@@ -89,19 +89,39 @@ class RaftKv:
     def start(self, node: str) -> None:
         """Start the database process in `node`; one that runs already is left alone."""
         env = self._env
-        home = env.home(node)
+        variables = {"PYTHONPATH": env.home(node), **self.environ.get(node, {})}
+        argv = ["env", *(f"{name}={value}" for name, value in variables.items())]
+        argv += [env.python(node), "-m", "labrys.node.cli", *self.node_flags(node)]
+        process.start(env, node, _NAME, argv, self._log(node))
+
+    def node_flags(self, node: str) -> list[str]:
+        """The command line of the node's program."""
+        env = self._env
         peers = ",".join(f"{n}={env.address(n)}:{PEER_PORT}" for n in env.nodes)
-        variables = {"PYTHONPATH": home, **self.environ.get(node, {})}
-        argv = [
-            *("env", *(f"{name}={value}" for name, value in variables.items())),
-            *(env.python(node), "-m", "labrys.node.cli", "--id", node, "--peers", peers),
+        return [
+            *("--id", node, "--peers", peers),
             *("--listen", f"{env.address(node)}:{PEER_PORT}"),
             *("--http", f"{env.address(node)}:{HTTP_PORT}"),
             *("--data", self.data_dir(node), "--seed", str(self._seed)),
             *(("--bug", self._bug) if self._bug else ()),
             *self._flags,
         ]
-        process.start(env, node, _NAME, argv, self._log(node))
+
+    # What follows is replaced where there is no real time and no real network.
+
+    def monotonic_s(self) -> float:
+        """Seconds on a clock that does not run backwards."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def session(self) -> requests.Session:
+        """A session for one request to a node."""
+        session = requests.Session()
+        session.trust_env = False  # a proxy of the host has no business between us and the nodes
+        return session
 
     def start_all(self) -> None:
         """Start every node."""
@@ -134,7 +154,7 @@ class RaftKv:
     def status(self, node: str) -> dict[str, Any] | None:
         """Return what the node says of itself, or None when it does not answer in time."""
         try:
-            with _session() as session:
+            with self.session() as session:
                 answer = session.get(f"{self.url(node)}/v1/status", timeout=_STATUS_TIMEOUT_S)
                 found = answer.json()
         except (requests.RequestException, ValueError):
@@ -149,14 +169,14 @@ class RaftKv:
         self, timeout_s: float, *, give_up: Callable[[], bool]
     ) -> dict[str, dict[str, Any] | None]:
         """Return the status of every node once all have applied the same, or time is over."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self.monotonic_s() + timeout_s
         while True:
             statuses = self.statuses()
             applied = {None if s is None else s["applied"] for s in statuses.values()}
             is_settled = len(applied) == 1 and None not in applied
-            if is_settled or give_up() or time.monotonic() >= deadline:
+            if is_settled or give_up() or self.monotonic_s() >= deadline:
                 return statuses
-            time.sleep(_POLL_S)
+            self.sleep(_POLL_S)
 
     def leaders(self) -> tuple[str, ...]:
         """Return the nodes that call themselves leader, the one of the highest term first."""
@@ -167,7 +187,7 @@ class RaftKv:
 
         Raises ClusterError when it does not within `timeout_s`.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self.monotonic_s() + timeout_s
         said = "nobody leads"
         while True:
             leaders = self.leaders()
@@ -175,9 +195,9 @@ class RaftKv:
                 return
             if leaders:
                 said = self._ask(leaders[0], "leader", {"transfer": target})
-            if time.monotonic() >= deadline:
+            if self.monotonic_s() >= deadline:
                 raise ClusterError(f"{target} did not take over: {said}")
-            time.sleep(_POLL_S)
+            self.sleep(_POLL_S)
 
     def members(self) -> tuple[str, ...] | None:
         """Return the nodes that vote, as the newest leader says; None when nobody leads."""
@@ -190,7 +210,7 @@ class RaftKv:
 
         Raises ClusterError when it is not done within `timeout_s`.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self.monotonic_s() + timeout_s
         said = "nobody leads"
         while True:
             statuses = self.statuses()
@@ -198,14 +218,14 @@ class RaftKv:
             if now is not None and {*add} <= {*now} and not {*remove} & {*now}:
                 self._voters_min = len(now)
                 return now
-            if time.monotonic() >= deadline:
+            if self.monotonic_s() >= deadline:
                 # It may be done later all the same.
                 self._voters_min = min(self._voters_min, len(now or ()) or self._voters_min)
                 self._voters_min = max(1, self._voters_min - len(remove))
                 raise ClusterError(f"the members are {now}: {said}")
             for leader in _leading(statuses)[:1]:
                 said = self._ask_for_change(leader, add, remove)
-            time.sleep(_POLL_S)
+            self.sleep(_POLL_S)
 
     def _ask_for_change(self, leader: str, add: Sequence[str], remove: Sequence[str]) -> str:
         places = {node: f"{self._env.address(node)}:{PEER_PORT}" for node in add}
@@ -214,7 +234,7 @@ class RaftKv:
     def _ask(self, node: str, what: str, body: Mapping[str, Any]) -> str:
         """Post an administrator's wish and return the answer in words."""
         try:
-            with _session() as session:
+            with self.session() as session:
                 answer = session.post(
                     f"{self.url(node)}/v1/{what}", json=body, timeout=_CHANGE_ATTEMPT_S
                 )
@@ -304,26 +324,26 @@ class RaftKv:
 
         Raises ClusterError naming the nodes that do not answer when `timeout_s` is over.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self.monotonic_s() + timeout_s
         waiting = dict.fromkeys(self._env.nodes, "not asked yet")
         while waiting:
             answers = on_nodes(waiting, self._write_error)
             waiting = {node: error for node, error in answers.items() if error is not None}
             if waiting and give_up():
                 return False
-            if waiting and time.monotonic() >= deadline:
+            if waiting and self.monotonic_s() >= deadline:
                 told = "; ".join(f"{node}: {error}" for node, error in waiting.items())
                 raise ClusterError(
                     f"the cluster is not healthy after {timeout_s:g} s: no write through {told}"
                 )
             if waiting:
-                time.sleep(_POLL_S)
+                self.sleep(_POLL_S)
         return True
 
     def _write_error(self, node: str) -> str | None:
         """Write through `node`; return None if that worked, else what went wrong."""
         try:
-            with _session() as session:
+            with self.session() as session:
                 url = f"{self.url(node)}/v1/kv/{HEALTH_KEY}"
                 answer = session.put(url, json={"value": node}, timeout=1.0)
         except requests.RequestException as error:
@@ -351,12 +371,6 @@ def _voting(statuses: _Statuses) -> tuple[str, ...] | None:
         if status is not None and not status["is_changing"]:
             return tuple(status["voters"])
     return None
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # a proxy of the host has no business between us and the nodes
-    return session
 
 
 def _package_files() -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """A cluster made of dictionaries, to play faults on."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -92,6 +93,8 @@ class FakeSystem:
     """Processes that are nothing but their states."""
 
     process_name = "db"
+    monotonic_s = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
 
     def __init__(self, nodes: tuple[str, ...] = FIVE) -> None:
         self.states = dict.fromkeys(nodes, State.RUNNING)

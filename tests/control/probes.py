@@ -38,6 +38,8 @@ class Sleepers:
     """A system whose database does nothing but be there."""
 
     process_name = "db"
+    monotonic_s = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
 
     def __init__(self, env: Environment, leader: str) -> None:
         self.env = env

@@ -13,6 +13,7 @@ import pytest
 from labrys.checkers.op import NEMESIS, Op, OpType
 from labrys.control.errors import InternalError
 from labrys.control.interpreter import Interpreter, Summary
+from labrys.control.worker import ThreadCrew
 from labrys.workloads import generator as gen
 from labrys.workloads.client import Client, DefiniteError, IndefiniteError
 from labrys.workloads.context import Context
@@ -172,7 +173,9 @@ def test_a_completion_that_is_there_is_recorded_before_the_next_op_begins() -> N
         if (op.type, op.value) == (OpType.OK, 1):
             second_may_end.set()
             # No public name says that an answer waits; without it the test would be a gamble.
-            while not rig.interpreter._outbox.qsize():
+            crew = rig.interpreter._crew
+            assert isinstance(crew, ThreadCrew)
+            while not crew._outbox.qsize():
                 time.sleep(0.001)
 
     rig = Rig(behave, concurrency=2, record=when_the_first_ends)

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 
 import pytest
 
@@ -52,11 +51,10 @@ class Refusing:
     ],
 )
 def test_worker_holds_back_only_when_its_node_cannot_serve(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, pauses: list[float]
+    error: Exception, pauses: list[float]
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    by_client = ByClient(lambda: Refusing(error), lambda op: False)
+    by_client = ByClient(lambda: Refusing(error), lambda op: False, slept.append)
     completion, _ = by_client(Op(type=OpType.INVOKE, process=0, f="write", value=1))
     assert completion.type is OpType.FAIL
     assert slept == pauses

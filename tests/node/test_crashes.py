@@ -1,6 +1,6 @@
 """The data directory after a crash at every operation on the disk, with every kind of torn write.
 
-A small life of a node runs on `FaultyDisk` until the power goes, and is read again: what is found
+A small life of a node runs on `SimDisk` until the power goes, and is read again: what is found
 is what was there before the step that was interrupted, or after it, and nothing else.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.node.faulty_disk import Crash, FaultyDisk, Inode
 
+from labrys.control.sim.disk import Crash, Inode, SimDisk
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Persist, Restored, SnapshotMeta
 from labrys.node.errors import CorruptLog, MachineError
@@ -60,7 +60,7 @@ def snapshot(now: Restored, index: int) -> Step:
 
 def install(now: Restored, meta: SnapshotMeta, state: HardState) -> Iterator[Step]:
     """A leader's, in pieces, and then the log begins anew behind it."""
-    source = Snapshots(HERE, "labrys", FaultyDisk())
+    source = Snapshots(HERE, "labrys", SimDisk())
     source.write(meta, [b"sent" * 50, b"more"])
     raised = HardState(max(now.hard_state.term, meta.term), None)
     state_then = now.hard_state if raised.term == now.hard_state.term else raised
@@ -106,18 +106,18 @@ def life() -> Iterator[Step]:
     yield from do(append(now, 45, 45, 6, HardState(6, None)))
 
 
-def opened(disk: FaultyDisk) -> Storage:
+def opened(disk: SimDisk) -> Storage:
     return Storage(
         HERE, "n1", first_state=HardState(is_observer=True), disk=disk, segment_bytes=SEGMENT_BYTES
     )
 
 
-def found_on(disk: FaultyDisk) -> Restored:
+def found_on(disk: SimDisk) -> Restored:
     with opened(disk) as storage:
         return storage.restored(INITIAL)
 
 
-def live(disk: FaultyDisk) -> list[Restored]:
+def live(disk: SimDisk) -> list[Restored]:
     """Run until the crash; what may be found then."""
     allowed = [seen(HardState(is_observer=True), 0, 0)]
     try:
@@ -132,7 +132,7 @@ def live(disk: FaultyDisk) -> list[Restored]:
 
 
 def test_without_a_crash_everything_is_as_told() -> None:
-    with opened(disk := FaultyDisk()) as storage:
+    with opened(disk := SimDisk()) as storage:
         for do, outcomes in life():
             do(storage)
             assert found_on(_copy(disk)) == outcomes[-1]
@@ -140,7 +140,7 @@ def test_without_a_crash_everything_is_as_told() -> None:
         assert "log-0000000001" not in disk.names(HERE)
 
 
-def _copy(disk: FaultyDisk) -> FaultyDisk:
+def _copy(disk: SimDisk) -> SimDisk:
     return disk.after_crash(1, random.Random(0))
 
 
@@ -149,12 +149,12 @@ OPERATIONS = 400
 
 
 def test_the_sweep_covers_a_whole_life() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     live(disk)
     assert 100 < disk.operations < OPERATIONS
 
 
-def sweep(make: type[FaultyDisk], keep: float) -> None:
+def sweep(make: type[SimDisk], keep: float) -> None:
     """Crash at every operation, and perhaps again while what is left is read."""
     rng = random.Random(f"crashes {keep}")
     for crash_at in range(1, OPERATIONS):
@@ -181,13 +181,13 @@ def sweep(make: type[FaultyDisk], keep: float) -> None:
 
 @pytest.mark.parametrize("keep", [0, 0.3, 0.6, 1])
 def test_a_crash_at_any_operation_loses_and_invents_nothing(keep: float) -> None:
-    sweep(FaultyDisk, keep)
+    sweep(SimDisk, keep)
 
 
 def test_what_is_found_after_a_kill_survives_a_power_failure() -> None:
     """A killed process may have been about to flush; what the next one finds, it acknowledges."""
     for kill_at in range(1, OPERATIONS):
-        disk = FaultyDisk()
+        disk = SimDisk()
         disk.crash_at = kill_at
         allowed = live(disk)
         if disk.operations < kill_at:
@@ -202,23 +202,23 @@ def test_what_is_found_after_a_kill_survives_a_power_failure() -> None:
     raise AssertionError("the sweep did not reach the end")
 
 
-class _ForgetsFiles(FaultyDisk):
+class _ForgetsFiles(SimDisk):
     def flush(self, inode: Inode) -> None:
         pass
 
 
-class _ForgetsNames(FaultyDisk):
+class _ForgetsNames(SimDisk):
     def flush_directory(self, path: Path) -> None:
         self.step("flush_directory")
 
 
 @pytest.mark.parametrize("lying", [_ForgetsFiles, _ForgetsNames])
-def test_a_disk_that_does_not_flush_is_found_out(lying: type[FaultyDisk]) -> None:
+def test_a_disk_that_does_not_flush_is_found_out(lying: type[SimDisk]) -> None:
     with pytest.raises((AssertionError, CorruptLog, MachineError)):
         sweep(lying, 0)
 
 
-def _goes_on(disk: FaultyDisk, found: Restored, context: str) -> None:
+def _goes_on(disk: SimDisk, found: Restored, context: str) -> None:
     """It can be written to as ever."""
     last = found.snapshot.index + len(found.entries)
     more = append(found, last + 1, last + 3, 9, HardState(9, "n1"))
@@ -228,13 +228,13 @@ def _goes_on(disk: FaultyDisk, found: Restored, context: str) -> None:
 
 
 def test_every_torn_length_of_the_last_write_is_cut_or_whole() -> None:
-    final = FaultyDisk()
+    final = SimDisk()
     live(final)
     last_append = final.operations - 1
     outcomes = set()
     for torn_bytes in range(200):
         for keep in (0, 0.5, 1):
-            disk = FaultyDisk()
+            disk = SimDisk()
             disk.crash_at, disk.torn_bytes = last_append, torn_bytes
             allowed = live(disk)
             found = found_on(disk.after_crash(keep, random.Random(torn_bytes)))

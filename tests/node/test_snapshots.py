@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.node.faulty_disk import FaultyDisk
 
+from labrys.control.sim.disk import SimDisk
 from labrys.node.configuration import Configuration
 from labrys.node.effects import SnapshotMeta
 from labrys.node.errors import CorruptLog, DiskFull, MachineError
@@ -19,7 +19,7 @@ META = SnapshotMeta(7, 3, Configuration(("n1", "n2"), addresses={"n1": "h:1", "n
 RECORDS = [b"first", b"", b"x" * 1000]
 
 
-def opened(disk: FaultyDisk, cluster: str = "labrys") -> Snapshots:
+def opened(disk: SimDisk, cluster: str = "labrys") -> Snapshots:
     return Snapshots(HERE, cluster, disk)
 
 
@@ -36,7 +36,7 @@ def pieces(source: Snapshots, meta: SnapshotMeta, size_bytes: int) -> list[Insta
 
 @given(st.lists(st.binary(max_size=50), max_size=6), st.integers(1, 300))
 def test_what_is_written_travels_whole(records: list[bytes], size_bytes: int) -> None:
-    source, target = opened(FaultyDisk()), opened(FaultyDisk())
+    source, target = opened(SimDisk()), opened(SimDisk())
     source.write(META, records)
     assert source.newest() == META
     *before, last = pieces(source, META, size_bytes)
@@ -47,7 +47,7 @@ def test_what_is_written_travels_whole(records: list[bytes], size_bytes: int) ->
 
 
 def test_the_newest_counts_and_older_ones_go_when_told() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     snapshots = opened(disk)
     later = SnapshotMeta(100, 4, META.configuration)
     snapshots.write(META, [b"old"])
@@ -60,7 +60,7 @@ def test_the_newest_counts_and_older_ones_go_when_told() -> None:
 
 
 def test_a_piece_that_comes_twice_or_again_from_the_start_does_no_harm() -> None:
-    source, target = opened(FaultyDisk()), opened(FaultyDisk())
+    source, target = opened(SimDisk()), opened(SimDisk())
     source.write(META, RECORDS)
     first, second, *rest = pieces(source, META, 100)
     for piece in (first, second, second, first, second, *rest[:-1], rest[-2]):
@@ -69,7 +69,7 @@ def test_a_piece_that_comes_twice_or_again_from_the_start_does_no_harm() -> None
 
 
 def test_a_gap_is_refused_and_everything_begins_anew() -> None:
-    source, disk = opened(FaultyDisk()), FaultyDisk()
+    source, disk = opened(SimDisk()), SimDisk()
     target = opened(disk)
     source.write(META, RECORDS)
     every = pieces(source, META, 100)
@@ -83,7 +83,7 @@ def test_a_gap_is_refused_and_everything_begins_anew() -> None:
 
 
 def test_a_flipped_bit_is_found_at_every_offset() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     snapshots = opened(disk)
     snapshots.write(META, [b"one", b"two"])
     (inode,) = disk.names_now.values()
@@ -97,7 +97,7 @@ def test_a_flipped_bit_is_found_at_every_offset() -> None:
 
 
 def test_every_shortened_file_is_found() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     snapshots = opened(disk)
     snapshots.write(META, [b"one", b"two"])
     (inode,) = disk.names_now.values()
@@ -110,7 +110,7 @@ def test_every_shortened_file_is_found() -> None:
 
 
 def test_a_damaged_record_is_an_honest_error() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     snapshots = opened(disk)
     snapshots.write(META, RECORDS)
     (inode,) = disk.names_now.values()
@@ -120,7 +120,7 @@ def test_a_damaged_record_is_an_honest_error() -> None:
 
 
 def test_that_of_another_cluster_or_index_is_refused() -> None:
-    source, disk = opened(FaultyDisk(), "other"), FaultyDisk()
+    source, disk = opened(SimDisk(), "other"), SimDisk()
     source.write(META, RECORDS)
     (piece,) = pieces(source, META, 1 << 20)
     with pytest.raises(Unsound, match="cluster 'other'"):
@@ -132,7 +132,7 @@ def test_that_of_another_cluster_or_index_is_refused() -> None:
 
 
 def test_without_room_nothing_is_left_and_it_may_be_tried_again() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     snapshots = opened(disk)
     snapshots.write(META, [b"old"])
     later = SnapshotMeta(100, 4, META.configuration)
@@ -147,7 +147,7 @@ def test_without_room_nothing_is_left_and_it_may_be_tried_again() -> None:
 
 
 def test_a_piece_without_room_may_come_again() -> None:
-    source, disk = opened(FaultyDisk()), FaultyDisk()
+    source, disk = opened(SimDisk()), SimDisk()
     target = opened(disk)
     source.write(META, RECORDS)
     first, *rest = pieces(source, META, 400)
@@ -160,7 +160,7 @@ def test_a_piece_without_room_may_come_again() -> None:
 
 
 def test_a_disk_that_breaks_is_an_error_that_names_the_file() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     snapshots = opened(disk)
 
     def fail(what: str) -> None:
@@ -174,7 +174,7 @@ def test_a_disk_that_breaks_is_an_error_that_names_the_file() -> None:
 
 
 def test_what_a_crash_left_half_done_is_removed() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     disk.create(HERE / "draft-own").append(b"half")
     disk.create(HERE / "draft-received").append(b"half")
     opened(disk)

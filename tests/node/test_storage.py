@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.node.faulty_disk import FaultyDisk
 
+from labrys.control.sim.disk import SimDisk
 from labrys.node.bugs import ForgetVote, LoseTail, SkipChecksum, SkipFsync
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Persist, Restored, SnapshotMeta
@@ -273,7 +273,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["append", "flush"])
 def test_a_failed_write_or_flush_is_reported_and_not_tried_again(call: str) -> None:
     calls: list[str] = []
-    disk = FaultyDisk()
+    disk = SimDisk()
 
     def fail(what: str) -> None:
         if what == call:
@@ -289,7 +289,7 @@ def test_a_failed_write_or_flush_is_reported_and_not_tried_again(call: str) -> N
 
 
 def test_a_flush_that_finds_no_room_is_final_too() -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
 
     def fail(what: str) -> None:
         if what == "flush":
@@ -304,7 +304,7 @@ def test_a_flush_that_finds_no_room_is_final_too() -> None:
 
 @pytest.mark.parametrize("room_bytes", range(0, 400, 7))
 def test_a_write_without_room_is_taken_back_and_may_be_tried_again(room_bytes: int) -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     with Storage(Path("/d"), "n1", disk=disk, segment_bytes=100) as storage:
         storage.write([batch(1, b"a" * 50)])
         disk.capacity_bytes = disk.used_bytes() + room_bytes
@@ -333,7 +333,7 @@ commands = st.lists(st.binary(max_size=30), max_size=4)
 def test_any_sequence_of_batches_round_trips(
     steps: list[tuple[int, int, list[bytes]]],
 ) -> None:
-    disk = FaultyDisk()
+    disk = SimDisk()
     state, entries = HardState(), list[Entry]()
     with Storage(Path("/d"), "n1", disk=disk, segment_bytes=150) as storage:
         for number, (back, term, added) in enumerate(steps):

@@ -22,10 +22,11 @@ class Inode:
 
     def __init__(self) -> None:
         self.content = bytearray()
-        self.durable = b""
+        self.durable_bytes = 0
+        """So much from its beginning was flushed: only the end of a file changes."""
 
 
-class FaultyDisk:
+class SimDisk:
     """Implements `labrys.node.disk.Disk`; `operations` counts what changes something."""
 
     def __init__(self) -> None:
@@ -52,18 +53,18 @@ class FaultyDisk:
 
     def flush(self, inode: Inode) -> None:
         """Make what was written to the file durable."""
-        inode.durable = bytes(inode.content)
+        inode.durable_bytes = len(inode.content)
 
     def used_bytes(self) -> int:
         """What all files hold."""
         return sum(len(inode.content) for inode in self.names_now.values())
 
-    def after_crash(self, keep: float, rng: random.Random) -> "FaultyDisk":
+    def after_crash(self, keep: float, rng: random.Random) -> "SimDisk":
         """What is found when the power is back.
 
         Of what was not flushed `keep` is there: 0 nothing, 1 all, in between a part, with holes.
         """
-        found = FaultyDisk()
+        found = SimDisk()
         names = dict(self._names_durable)
         for directory, word, path, inode in self._changes[: round(keep * len(self._changes))]:
             _change(names, directory, word, path, inode)
@@ -72,7 +73,7 @@ class FaultyDisk:
             if id(inode) not in fresh:
                 survivor = fresh[id(inode)] = Inode()
                 survivor.content = bytearray(_survives(inode, keep, rng))
-                survivor.durable = bytes(survivor.content)
+                survivor.durable_bytes = len(survivor.content)
             found.names_now[path] = found._names_durable[path] = fresh[id(inode)]
         return found
 
@@ -81,12 +82,12 @@ class FaultyDisk:
     def make_directory(self, path: Path) -> None:
         """Directories are always there."""
 
-    def lock(self, path: Path) -> "FaultyFile | None":
+    def lock(self, path: Path) -> "SimFile | None":
         """The lock of a process that crashed is gone with it."""
         if path in self._locks:
             return None
         self._locks.add(path)
-        return FaultyFile(self, Inode(), on_close=lambda: self._locks.discard(path))
+        return SimFile(self, Inode(), on_close=lambda: self._locks.discard(path))
 
     def names(self, directory: Path) -> list[str]:
         """See `Disk`."""
@@ -101,16 +102,16 @@ class FaultyDisk:
         content = self._inode(path).content
         return bytes(content[offset:] if size_bytes < 0 else content[offset : offset + size_bytes])
 
-    def create(self, path: Path) -> "FaultyFile":
+    def create(self, path: Path) -> "SimFile":
         """See `Disk`."""
         self.step("create")
         inode = Inode()
         self._change(path.parent, "link", path, inode)
-        return FaultyFile(self, inode)
+        return SimFile(self, inode)
 
-    def open(self, path: Path) -> "FaultyFile":
+    def open(self, path: Path) -> "SimFile":
         """See `Disk`."""
-        return FaultyFile(self, self._inode(path))
+        return SimFile(self, self._inode(path))
 
     def rename(self, old: Path, new: Path) -> None:
         """See `Disk`."""
@@ -150,11 +151,11 @@ class FaultyDisk:
         return self.names_now[path]
 
 
-class FaultyFile:
+class SimFile:
     """Implements `labrys.node.disk.File`."""
 
     def __init__(
-        self, disk: FaultyDisk, inode: Inode, on_close: Callable[[], None] = lambda: None
+        self, disk: SimDisk, inode: Inode, on_close: Callable[[], None] = lambda: None
     ) -> None:
         self._disk = disk
         self._inode = inode
@@ -185,7 +186,7 @@ class FaultyFile:
         """See `File`."""
         self._disk.step("cut")
         del self._inode.content[size_bytes:]
-        self._inode.durable = bytes(self._inode.content)
+        self._inode.durable_bytes = len(self._inode.content)
 
     def close(self) -> None:
         """See `File`."""
@@ -208,8 +209,8 @@ def _change(
 
 
 def _survives(inode: Inode, keep: float, rng: random.Random) -> bytes:
-    flushed, written = inode.durable, bytes(inode.content)
-    assert written[: len(flushed)] == flushed, "only the end of a file changes"
+    written = bytes(inode.content)
+    flushed = written[: inode.durable_bytes]
     added = bytearray(written[len(flushed) :])
     if keep >= 1 or not added:
         return written

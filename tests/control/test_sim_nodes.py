@@ -1,0 +1,152 @@
+"""Simulated nodes: the real engine on a disk that forgets, under kills and pauses."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from labrys.control.errors import InternalError
+from labrys.control.process import State
+from labrys.control.sim import machine as machines
+from labrys.control.sim.stage import SimStage
+from labrys.control.sim.world import MS_NS, SECOND_NS
+from labrys.control.spec import resolve
+from labrys.node.telling import Teller
+
+
+class Rig:
+    def __init__(self, seed: int = 1, **fields: Any) -> None:
+        self.stage = SimStage(resolve({"env": "sim", "nodes": 3, "seed": seed, **fields}), print)
+        self.system, self.world = self.stage.system, self.stage.world
+
+    def begin(self) -> None:
+        self.system.start_all()
+        assert self.system.await_healthy(30.0, give_up=lambda: False)
+
+    def put(self, node: str, key: str, value: Any) -> None:
+        with self.system.session() as session:
+            url = f"{self.system.url(node)}/v1/kv/{key}"
+            session.put(url, json={"value": value}, timeout=2.0).raise_for_status()
+
+    def get(self, node: str, key: str) -> Any:
+        with self.system.session() as session:
+            answer = session.get(f"{self.system.url(node)}/v1/kv/{key}", timeout=2.0)
+        return answer.json()["value"]
+
+    def log(self, node: str) -> str:
+        return "\n".join(text for _, text in self.stage._sim.machines[node].log)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    with made.stage.entered():
+        made.begin()
+        yield made
+        made.stage.env.destroy()
+
+
+def test_nodes_agree_and_answer(rig: Rig) -> None:
+    rig.put("n1", "k", [1, "two"])
+    assert [rig.get(node, "k") for node in ("n1", "n2", "n3")] == [[1, "two"]] * 3
+    states = rig.system.end_states(5.0, give_up=lambda: False)
+    assert len({state["state_hash"] for state in states.values() if state}) == 1
+    assert len(rig.system.leaders()) == 1
+
+
+def test_nothing_takes_real_time(rig: Rig) -> None:
+    began = time.monotonic()
+    rig.world.sleep(600)
+    assert time.monotonic() - began < 300
+    assert rig.world.now_ns > 600 * SECOND_NS
+    rig.put("n1", "k", 1)
+
+
+def test_what_was_acknowledged_outlives_a_kill_of_all(rig: Rig) -> None:
+    for number in range(20):
+        rig.put("n1", f"k{number}", number)
+    for node in ("n1", "n2", "n3"):
+        rig.system.kill(node)
+        assert rig.system.state(node) is State.DEAD
+    with pytest.raises(requests.ConnectionError, match="Connection refused"):
+        rig.put("n1", "k", 1)
+    rig.begin()
+    assert [rig.get("n2", f"k{number}") for number in range(20)] == list(range(20))
+    assert rig.log("n1").count("event=boot") == 2
+
+
+def test_a_kill_breaks_what_is_under_way(rig: Rig) -> None:
+    (leader,) = rig.system.leaders()
+    for node in {"n1", "n2", "n3"} - {leader}:
+        rig.system.kill(node)
+    rig.world.call_at(rig.world.now_ns + SECOND_NS // 5, rig.system.kill, leader)
+    with pytest.raises(requests.ConnectionError, match="without response"):
+        rig.put(leader, "k", 1)
+
+
+def test_a_paused_node_is_silent_and_goes_on_later(rig: Rig) -> None:
+    (leader,) = rig.system.leaders()
+    other = next(node for node in ("n1", "n2", "n3") if node != leader)
+    rig.system.pause(leader)
+    assert rig.system.state(leader) is State.STOPPED
+    with pytest.raises(requests.ReadTimeout):
+        rig.put(leader, "k", 1)
+    rig.world.sleep(2)
+    rig.put(other, "k", 2)
+    rig.system.resume(leader)
+    rig.world.sleep(2)
+    # What the paused node had been asked was never carried out: it led no more.
+    assert rig.get(leader, "k") in (1, 2)
+    assert len(rig.system.leaders()) == 1
+
+
+def test_a_lagging_node_is_given_a_snapshot() -> None:
+    rig = Rig(system_options={"snapshot-entries": 20})
+    with rig.stage.entered():
+        rig.begin()
+        rig.system.kill("n3")
+        for number in range(60):
+            rig.put("n1", "k", number)
+        rig.begin()
+        assert rig.get("n3", "k") == 59
+        assert "event=snapshot" in rig.log("n1") + rig.log("n2")
+        assert "event=installed" in rig.log("n3")
+        rig.stage.env.destroy()
+
+
+def test_a_kill_loses_or_tears_what_was_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "SYNC_NS", (50_000_000, 90_000_000))
+    torn = 0
+    for seed in range(12):
+        rig = Rig(seed)
+        with rig.stage.entered():
+            rig.begin()
+            for _ in range(5):
+                rig.world.call_at(rig.world.now_ns + 40 * MS_NS, rig.system.kill, "n1")
+                with contextlib.suppress(requests.RequestException):
+                    rig.put("n2", "k", "x" * 100)
+                rig.begin()
+            torn += "event=recovered" in rig.log("n1")
+            rig.stage.env.destroy()
+    assert torn
+
+
+def test_node_that_asks_for_the_real_clock_is_found_out(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import time\ndef tell(self, raft, now_ms):\n    return time.time() < 0\n"
+    space: dict[str, Any] = {"__name__": "labrys.node.telling"}
+    exec(code, space)
+    monkeypatch.setattr(Teller, "tell", space["tell"])
+    rig.world.sleep(1)
+    assert "labrys.node.telling calls time.time in a simulation" in rig.log("n1")
+    assert rig.system.state("n1") is State.DEAD
+
+
+def test_the_rig_itself_may_ask_for_the_real_clock(rig: Rig) -> None:
+    assert time.time() > 0
+    with pytest.raises(InternalError):
+        rig.stage.env.run("n1", "true")
