@@ -11,6 +11,7 @@ in each round, drawn so that all have their turns, and those of more weight more
 All of it is a function of the seed: plans and times do not depend on what the cluster does.
 """
 
+import functools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -161,11 +162,16 @@ class Schedule(Generator, frozen=True, kw_only=True):
     def _offset_ns(self) -> int:
         """When this step is due, counted from the origin."""
         turn, is_stop = divmod(self.step, 2)
-        rng = random.Random(f"{self.seed}/jitter/{self.step}")
         # A short fault must not be jittered away.
-        jitter_ns = min(self.interval_ns, self.hold_ns) * rng.uniform(-JITTER, JITTER)
+        jitter_ns = min(self.interval_ns, self.hold_ns) * _jitter(self.seed, self.step)
         number = self.rounds.of_turn(self.package.kind, turn)
         return number * self.round_ns + is_stop * self.hold_ns + round(jitter_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _jitter(seed: str, step: int) -> float:
+    """How early or late a step is. Kept: it is asked for again until the step is due."""
+    return random.Random(f"{seed}/jitter/{step}").uniform(-JITTER, JITTER)
 
 
 def compose(packages: Sequence[FaultPackage], timetable: Timetable, seed: str) -> Generator:

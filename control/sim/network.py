@@ -69,7 +69,7 @@ class Network:
         return False
 
     def latency_ns(self, sender: NodeId, target: NodeId) -> int:
-        """How long a packet takes, were it the only one."""
+        """How long a packet takes that gets through at once, were it the only one."""
         rng = self._rng
         taken_ns = self._base_ns[sender, target] + int(rng.expovariate(1.0) * TAIL_NS)
         if target in self.delay:
@@ -78,13 +78,18 @@ class Network:
             count, all_ns = self.held.get(target, (0, 0))
             self.held[target] = count + 1, all_ns + held_ns
             taken_ns += held_ns
-        if target in self.loss:
-            resend_ns = RESEND_NS[0]
-            while rng.random() < self.loss[target]:
-                _count(self.loss_counts, sender, target)
-                taken_ns += resend_ns
-                resend_ns *= 2
         return taken_ns
+
+    def resent_ns(self, sender: NodeId, target: NodeId) -> int:
+        """How much later a packet comes because it was lost, perhaps more than once."""
+        if target not in self.loss:
+            return 0
+        late_ns, next_ns = 0, RESEND_NS[0]
+        while late_ns <= STALL_NS and self._rng.random() < self.loss[target]:
+            _count(self.loss_counts, sender, target)
+            late_ns += next_ns
+            next_ns *= 2
+        return late_ns
 
     def has_ended(self, process: "Process") -> None:
         """Tell all who are connected with a process that it is gone, as its kernel would."""
@@ -124,12 +129,22 @@ class Link:
         """When the newest packet arrives: none overtakes it."""
         self._unsent: list[Message] = []
         self._stalled_since: int | None = None
+        self._is_choked = False
+        """Whether a message was lost so often that the link will break."""
         self.is_broken = False
 
     def send(self, message: Message) -> None:
         """Let a message arrive after all that were sent before."""
-        world = self._world
-        due_ns = world.now_ns + self._network.latency_ns(*self._ends)
+        world, network = self._world, self._network
+        due_ns = world.now_ns + network.latency_ns(*self._ends)
+        if network.loss:
+            late_ns = network.resent_ns(*self._ends)
+            if late_ns > STALL_NS and not self._is_choked:
+                self._is_choked = True
+                world.call_at(world.now_ns + STALL_NS, self._break)
+            due_ns += late_ns
+        if self._is_choked:
+            return  # Nothing overtakes what does not arrive.
         if due_ns < self._last_ns:
             due_ns = self._last_ns
         self._last_ns = due_ns
@@ -191,7 +206,11 @@ class Link:
             self._hand_over(message)
 
     def _give_up(self, since_ns: int) -> None:
-        if not self.is_broken and self._stalled_since == since_ns:
+        if self._stalled_since == since_ns:
+            self._break()
+
+    def _break(self) -> None:
+        if not self.is_broken:
             self.end_at(self.source)
 
 
@@ -278,6 +297,7 @@ class Links:
             self._world.call_at(due_ns, self._process.deliver, fail, "TimeoutError", "TimeoutError")
             return
         due_ns = now_ns + network.latency_ns(here, there) + network.latency_ns(there, here)
+        due_ns += network.resent_ns(here, there) + network.resent_ns(there, here)
         if due_ns - now_ns > DIAL_TIMEOUT_S * SECOND_NS:
             due_ns = now_ns + int(DIAL_TIMEOUT_S * SECOND_NS)
             self._world.call_at(due_ns, self._process.deliver, fail, "TimeoutError", "TimeoutError")

@@ -153,12 +153,27 @@ def test_delay_is_felt_by_the_target_alone_and_keeps_the_order(rig: Rig) -> None
 
 def test_loss_is_seen_as_late_arrival(rig: Rig) -> None:
     began_ms = rig.world.now_ns // MS_NS
-    rig.network.loss = {"n2": 0.2}
+    rig.network.loss = {"n2": 0.05}
     rig.n1.say_numbers("n2", 100)
-    rig.world.sleep(5)
+    rig.world.sleep(2)
     assert rig.n2.numbers() == list(range(100))
+    assert not rig.n1.lost
     assert max(at for at, _, _ in rig.n2.heard) - began_ms >= 200
-    assert rig.network.loss_counts["n2"]["n1"] > 5
+    assert rig.network.loss_counts["n2"]["n1"] > 2
+
+
+def test_a_packet_that_is_lost_again_and_again_breaks_the_link(rig: Rig) -> None:
+    rig.network.loss = {"n2": 1.0}
+    rig.n1.say_numbers("n2", 3)
+    rig.world.sleep(0.9)
+    assert not rig.n1.lost
+    rig.world.sleep(0.2)
+    assert rig.n1.lost == ["n2"]
+    rig.network.loss = {}
+    rig.world.sleep(1)
+    assert all(rig.n1.say_numbers("n2", 1))
+    rig.world.sleep(0.1)
+    assert rig.n2.numbers() == [0]
 
 
 def test_a_stranger_is_answered_until_it_goes(rig: Rig) -> None:
