@@ -260,9 +260,12 @@ class RaftKv:
         data = shlex.quote(self.data_dir(node))
         # The directory itself may be a mount, and what was removed may come back from a disk that
         # loses its power, if that is not flushed.
-        empty = f"if [ -d {data} ]; then find {data} -mindepth 1 -delete && sync {data}; fi"
-        script = f"if [ -e {data} ]; then du -sb {data}; else echo 0; fi && {empty}"
-        return int(check(node, "removing the data", self._env.run(node, script)).split()[0])
+        script = f"""\
+if [ ! -d {data} ]; then echo 0; exit 0; fi
+find {data} -type f -exec cat {{}} + | wc -c
+find {data} -mindepth 1 -delete && sync {data}
+"""
+        return int(check(node, "removing the data", self._env.run(node, script)))
 
     def make_newcomer(self, node: str) -> None:
         """Let a dead process that is no member forget everything.

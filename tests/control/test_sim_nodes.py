@@ -137,7 +137,7 @@ def test_a_kill_loses_or_tears_what_was_not_flushed(monkeypatch: pytest.MonkeyPa
 def test_node_that_asks_for_the_real_clock_is_found_out(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import time\ndef tell(self, raft, now_ms):\n    return time.time() < 0\n"
+    code = "import time\ndef tell(self, raft, now_ms, durable_term):\n    return time.time() < 0\n"
     space: dict[str, Any] = {"__name__": "labrys.node.telling"}
     exec(code, space)
     monkeypatch.setattr(Teller, "tell", space["tell"])
