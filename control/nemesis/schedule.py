@@ -23,7 +23,7 @@ from labrys.checkers.op import NEMESIS, Op
 from labrys.control.errors import UsageError
 from labrys.control.nemesis.package import FaultPackage, Options
 from labrys.workloads.context import Context
-from labrys.workloads.generator import DONE, Generator, Pending, Step, any_of, assign, template
+from labrys.workloads.generator import DONE, Generator, Pending, Step, assign, template
 
 JITTER: Final = 0.15
 """Each beginning and end is early or late by up to this part of the interval."""
@@ -133,14 +133,25 @@ class Schedule(Generator, frozen=True, kw_only=True):
     phases."""
     not_before: int = 0
 
-    def op(self, ctx: Context) -> Step:
+    def begun(self, ctx: Context) -> "Schedule":
+        """Return the schedule with its beginning, which is now if it had none."""
+        if self.origin is not None:
+            return self
+        wait_ns = self.interval_ns // 2 + round(self.phase * self.round_ns)
+        return msgspec.structs.replace(self, origin=ctx.time + wait_ns)
+
+    @property
+    def due(self) -> int:
+        """When the next op is due; only once it has `begun`."""
+        assert self.origin is not None, "not begun"
+        return max(self.not_before, self.origin + self._offset_ns())
+
+    def op(self, ctx: Context) -> "tuple[Op | Pending, Schedule]":
         """Return the next op when it is due. Never exhausted: wrap it in a time limit."""
         if self.origin is None:
-            wait_ns = self.interval_ns // 2 + round(self.phase * self.round_ns)
-            return msgspec.structs.replace(self, origin=ctx.time + wait_ns).op(ctx)
-        due = max(self.not_before, self.origin + self._offset_ns())
-        if ctx.time < due:
-            return Pending(due), self
+            return self.begun(ctx).op(ctx)
+        if ctx.time < self.due:
+            return Pending(self.due), self
         op = assign(ctx, self._next())
         if isinstance(op, Pending):
             return op, self
@@ -174,6 +185,22 @@ def _jitter(seed: str, step: int) -> float:
     return random.Random(f"{seed}/jitter/{step}").uniform(-JITTER, JITTER)
 
 
+class Together(Generator, frozen=True, kw_only=True):
+    """Several schedules in order of time, also where the nemesis is late: it does one at a time.
+
+    Out of order, a fault would strike before another one ends that was to be over.
+    """
+
+    schedules: tuple[Schedule, ...]
+
+    def op(self, ctx: Context) -> Step:
+        """Return the op that is due first, as soon as it is."""
+        schedules = [schedule.begun(ctx) for schedule in self.schedules]
+        place = min(range(len(schedules)), key=lambda place: schedules[place].due)
+        op, schedules[place] = schedules[place].op(ctx)
+        return op, Together(schedules=tuple(schedules))
+
+
 def compose(packages: Sequence[FaultPackage], timetable: Timetable, seed: str) -> Generator:
     """Return the endless schedule of all packages."""
     if not packages:
@@ -181,8 +208,8 @@ def compose(packages: Sequence[FaultPackage], timetable: Timetable, seed: str) -
     weights = {package.kind: package.weight for package in packages}
     rounds = Rounds(weights, timetable.kinds_at_once(len(weights)), seed)
     last = max(1, len(packages) - 1)
-    return any_of(
-        *(
+    return Together(
+        schedules=tuple(
             schedule_of(package, timetable, rounds, seed, phase=STRIKES_WITHIN * place / last)
             for place, package in enumerate(
                 sorted(packages, key=lambda package: package.strike_order)

@@ -157,6 +157,23 @@ def test_weights_are_taken_where_kinds_take_turns() -> None:
     assert counts == {"kill": 30, "pause": 10}
 
 
+def test_late_nemesis_plays_in_order_of_time() -> None:
+    """Each step takes it three intervals: what was due first goes first, ends before beginnings."""
+    packages = build_packages(["partition", "kill", "pause"], FakeEnvironment(), FakeSystem())
+    source = compose(packages, Timetable(1.0), "seed")
+    history = simulate(
+        gen.time_limit(300, gen.nemesis(source)),
+        clients=1,
+        system=lambda op: (op, 3_000_000_000),
+        seed=1,
+    )
+    fs = [op.f for op in history[::2]]
+    turns = [fs[place : place + 6] for place in range(0, len(fs) - 6, 6)]
+    assert len(turns) > 10
+    starts, stops = {"start-partition", "kill", "pause"}, {"stop-partition", "start", "resume"}
+    assert all({*turn[:3]} == starts and {*turn[3:]} == stops for turn in turns), turns
+
+
 # --- Lists of faults ------------------------------------------------------------------------------
 
 PLAN = [
