@@ -59,6 +59,7 @@ class Hosts:
 for table in filter mangle; do iptables -w 5 -t $table -S | grep LABRYS; done
 ls -d /run/labrys.lock /var/log/labrys 2>/dev/null
 ls -A /var/lib/labrys 2>/dev/null
+grep ' /var/lib/labrys/' /proc/mounts
 for file in /proc/[0-9]*/cmdline; do
     tr '\\0' ' ' <$file 2>/dev/null | grep -E 'labrys[.]node|delayer[.]py'
 done

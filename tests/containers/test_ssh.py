@@ -29,6 +29,7 @@ MakeEnvironment = Callable[..., SshEnvironment]
 def hosts(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three hosts for all tests here."""
     machines = DockerEnvironment(NODES, tmp_path_factory.mktemp("machines"), print)
+    machines.require(frozenset({"fuse"}))
     try:
         machines.provision()
         yield Hosts(machines, tmp_path_factory.mktemp("home"))
@@ -334,8 +335,12 @@ class TestWholeRuns:
         assert {node: hosts.leftovers(node) for node in NODES} == dict.fromkeys(NODES, "")
         assert not (run.directory / HELD).exists()
 
-    def test_every_fault_can_be_had_on_hosts(self, make: MakeEnvironment) -> None:
+    def test_every_fault_but_those_of_whole_machines_can_be_had_on_hosts(
+        self, make: MakeEnvironment
+    ) -> None:
         done = whole_runs.labrys("doctor", "ssh", "--faults", "--hosts", "n1,n2,n3", "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 4, done.stdout + done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
-        assert [row["environments"] for row in rows] == [{"ssh": None}] * len(PACKAGES)
+        missing = {row["fault"] for row in rows if row["environments"] != {"ssh": None}}
+        assert missing == {"oom", "freeze"}, rows
+        assert len(rows) == len(PACKAGES)

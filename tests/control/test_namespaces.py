@@ -152,8 +152,9 @@ signal.pause()
         with start_inside(tmp_path, code) as controller:
             assert controller.stdout is not None
             assert controller.stdout.readline() == "ready\n"
+            # Outer, init, controller, and three shells that may be on their way up yet.
+            assert _eventually(lambda: len(_running(mark)) >= 6)
             family = _running(mark)
-            assert len(family) >= 6  # outer, init, controller, three shells
             os.kill(controller.pid if victim == "outer" else sorted(family)[2], signal.SIGKILL)
             controller.wait(timeout=30)
         assert _eventually(lambda: not _running(mark))
