@@ -16,7 +16,9 @@ from labrys.checkers.history import History
 from labrys.checkers.verdict import CheckResult, Finding, Verdict
 
 _WORD: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
-_LINE: Final = re.compile(r"^\S+ mono_ms=\d+ \S+ (?:event=(?:boot|start|stop|commit|state)|role=)")
+_LINE: Final = re.compile(
+    r"^\S+ mono_ms=\d+ \S+ (?:event=(?:boot|start|stop|commit|state|violation)|role=)"
+)
 _TOLD_MAX: Final = 20
 
 
@@ -135,6 +137,10 @@ def _read(node: str, lines: Sequence[str], seen: _Seen, *, may_forget: bool) -> 
             _lead(node, number, term, seen)
         if event == "state":
             _compare(node, number, facts, seen)
+        if event == "violation":
+            # Somebody who saw all nodes at once, as the simulation does, has put it there.
+            what = facts.get("what", "").strip('"')
+            seen.tell("violation", f"{where}: {what}", node=node, line=number)
 
 
 def _lead(node: str, number: int, term: int, seen: _Seen) -> None:

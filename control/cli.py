@@ -1,4 +1,4 @@
-"""The command line: `labrys test`, `check`, `runs`, `show`, `history`, `stress`, `doctor`, `heal`.
+"""The command line: `labrys test`, `hunt`, `check`, `runs`, `show`, `history`, `stress`, ...
 
 Each command parses its words, calls one function and prints. Everything that a command needs is
 imported when it runs, so that `labrys --help` answers at once.
@@ -198,7 +198,25 @@ def test(
               labrys test --env ssh --hosts db1,db2,db3         # machines of your own
               labrys test runs/latest/test.yaml                 # the same test again
     """
-    from labrys.control.spec import read_spec, resolve
+    from labrys.control.spec import resolve
+
+    spec = resolve(_fields(spec_file, options, system_options, faults, fault_plan, runs_dir, flags))
+    from labrys.control.running import run_and_print
+
+    return run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json)
+
+
+def _fields(
+    spec_file: Path | None,
+    options: tuple[str, ...],
+    system_options: tuple[str, ...],
+    faults: str | None,
+    fault_plan: str | None,
+    runs_dir: Path,
+    flags: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what a spec file and the flags, which override it, say together."""
+    from labrys.control.spec import read_spec
 
     fields = read_spec(spec_file) if spec_file else {}
     fields |= {name: value for name, value in flags.items() if value is not None}
@@ -216,10 +234,56 @@ def test(
         from labrys.control.planning import read_plan
 
         fields["fault_plan"] = read_plan(fault_plan, runs_dir)
-    spec = resolve(fields)
-    from labrys.control.running import run_and_print
+    return fields
 
-    return run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json)
+
+@cli.command(params=[each for each in test.params if each.name != "leave_cluster"])
+@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes  [default: one a core]"
+)
+@click.option(
+    "--findings",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="End after so many; 0: try all seeds.",
+)
+def hunt(
+    spec_file: Path | None,
+    options: tuple[str, ...],
+    system_options: tuple[str, ...],
+    faults: str | None,
+    fault_plan: str | None,
+    runs_dir: Path,
+    as_json: bool,
+    seeds: int,
+    jobs: int | None,
+    findings: int,
+    **flags: Any,
+) -> int:
+    """Simulate one test with many seeds, from --seed on, until one fails.
+
+    What is found keeps its run directory; of the others only the count is kept. With --json one
+    line for each seed.
+
+    \b
+    Example:  labrys hunt --faults partition,kill,pause --seeds 500 --seed 1
+              labrys hunt --bug lose-tail --faults kill --time-limit 20
+    """
+    from labrys.control.spec import resolve
+
+    spec = resolve(_fields(spec_file, options, system_options, faults, fault_plan, runs_dir, flags))
+    from labrys.control.hunting import hunt_and_print
+
+    return hunt_and_print(
+        spec,
+        runs_dir,
+        seeds=seeds,
+        jobs=jobs or len(os.sched_getaffinity(0)),
+        findings_max=findings,
+        as_json=as_json,
+    )
 
 
 @cli.command(cls=RunCommand)

@@ -74,13 +74,18 @@ def run_test(
     say: Callable[[str], None],
     watch: Callable[[Op], None] = lambda op: None,
     leave_cluster: bool = False,
+    keep: Callable[[Verdict], bool] | None = None,
 ) -> Outcome:
     """Run one resolved test to its verdict and return how it ended.
 
     `say` gets one line per step for people; `watch` sees every recorded op. Raises LabrysError
     only while there is no run directory yet; from then on a failure is part of the results.
+
+    With `keep`, as in a hunt, the directory stays only if the verdict says so, and nothing is drawn
+    and called the latest run before that is known.
     """
-    run = _Run(spec, create_run(runs_dir, spec), interruption, say, watch)
+    directory = create_run(runs_dir, spec, is_latest=keep is None)
+    run = _Run(spec, directory, interruption, say, watch)
     with run.stage.entered():
         try:
             run.set_up()
@@ -88,7 +93,7 @@ def run_test(
             run.final_phase()
         finally:
             run.tear_down(leave_cluster=leave_cluster)
-    return run.conclude()
+    return run.conclude(keep)
 
 
 class _Run:
@@ -115,7 +120,7 @@ class _Run:
         self._end_states: dict[str, Any] = {}
         self._has_nodes = False
         self._ready = False
-        self.stage = make_stage(spec, directory.path, self._say)
+        self.stage = make_stage(spec, directory.path, self._say, interruption.asked.set)
         self._env = self.stage.env
         self._system = self.stage.system
         self._recorder = Recorder(directory.history)
@@ -182,7 +187,7 @@ class _Run:
         with self._step("heal", seconds_as="heal_s"):
             self._nemesis.heal()
         if self._interruption.asked.is_set():
-            if self._interruption.count:  # otherwise the disk is full, which was told
+            if self._interruption.count:  # otherwise it was told why the run ends here
                 self._say("interrupted: what was recorded is kept and judged")
             return
         recovered = False
@@ -238,7 +243,7 @@ class _Run:
         self._ledger.close()
 
     # Step 6.
-    def conclude(self) -> Outcome:
+    def conclude(self, keep: Callable[[Verdict], bool] | None) -> Outcome:
         """Check, write results and report, and say how it ended."""
         was_interrupted = self._interruption.count > 0
         checkers: dict[str, CheckResult] = {}
@@ -266,12 +271,17 @@ class _Run:
             self._failures.append(str(error))
             verdict = judge.conclude_verdict(checkers, failed=True)
             results = self._results(verdict, checkers, interrupted=interrupted)
-        try:
-            write_report(self.directory.path)
-        except Exception as error:  # a drawing problem never changes a verdict
-            self._say(f"the report could not be drawn: {type(error).__name__}: {error}")
+        if keep is None or keep(verdict):
+            try:
+                write_report(self.directory.path)
+            except Exception as error:  # a drawing problem never changes a verdict
+                self._say(f"the report could not be drawn: {type(error).__name__}: {error}")
         with suppress(OSError):  # closing writes what could not be written before
             self._log.close()
+        if keep is not None and keep(verdict):
+            self.directory.call_latest()
+        elif keep is not None:
+            self.directory.remove()
         exit_code = EXIT_INTERRUPTED if interrupted else judge.EXIT_CODES[verdict]
         return Outcome(run=self.directory, results=results, exit_code=exit_code)
 

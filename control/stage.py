@@ -89,10 +89,15 @@ class RealStage:
         )
 
 
-def make_stage(spec: Spec, run_dir: Path, say: Callable[[str], None]) -> Stage:
-    """Return the stage for a resolved spec; nothing is provisioned yet."""
+def make_stage(
+    spec: Spec, run_dir: Path, say: Callable[[str], None], stop: Callable[[], None]
+) -> Stage:
+    """Return the stage for a resolved spec; nothing is provisioned yet.
+
+    It calls `stop` when it sees that there is nothing more to find out.
+    """
     if spec.env == "sim":
         from labrys.control.sim.stage import SimStage
 
-        return SimStage(spec, say)
+        return SimStage(spec, say, stop)
     return RealStage(spec, run_dir, say)

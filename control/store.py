@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -188,6 +189,15 @@ class RunDirectory:
         except OSError as error:
             raise UsageError(f"{self.history}: cannot be read: {error.strerror}") from error
 
+    def call_latest(self) -> None:
+        """Let `latest` be this run, of its name and of all; raises OSError."""
+        for folder in (self.path.parent.parent, self.path.parent):
+            _point(folder / "latest", self.path)
+
+    def remove(self) -> None:
+        """Remove the directory with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def node_logs(self) -> dict[str, list[str]]:
         """Return the log lines of every node."""
         logs: dict[str, list[str]] = {}
@@ -200,7 +210,7 @@ class RunDirectory:
         return logs
 
 
-def create_run(runs_dir: Path, spec: Spec) -> RunDirectory:
+def create_run(runs_dir: Path, spec: Spec, *, is_latest: bool = True) -> RunDirectory:
     """Make the directory of a new run, write its spec and point `latest` to it."""
     assert spec.name is not None, "only a resolved spec can be run"
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -210,8 +220,8 @@ def create_run(runs_dir: Path, spec: Spec) -> RunDirectory:
         path = _fresh(folder, f"{stamp}-{spec.seed}")
         (path / SPEC).write_text(to_yaml(spec))
         (path / "nodes").mkdir()
-        _point(runs_dir / "latest", path)
-        _point(folder / "latest", path)
+        if is_latest:
+            RunDirectory(path).call_latest()
     except OSError as error:
         raise MachineError(
             f"{runs_dir}: cannot write a run here: {error.strerror}; "

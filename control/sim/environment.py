@@ -9,6 +9,7 @@ from labrys.control.environments.base import Output
 from labrys.control.errors import InternalError
 from labrys.control.sim.machine import EPOCH_MS, Machine
 from labrys.control.sim.network import Network
+from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import World
 from labrys.node.logline import wall_iso
 
@@ -21,13 +22,15 @@ class SimEnvironment:
 
     name = "sim"
 
-    def __init__(self, world: World, nodes: tuple[str, ...], started_at: datetime) -> None:
+    def __init__(
+        self, world: World, nodes: tuple[str, ...], started_at: datetime, watch: Watch
+    ) -> None:
         self.world = world
         self.nodes = nodes
         self._started_at = started_at
         self._hosts = {node: f"10.0.0.{place}" for place, node in enumerate(nodes, start=1)}
         self.network = Network(world, {host: node for node, host in self._hosts.items()})
-        self.machines = {node: Machine(world, self.network, node) for node in nodes}
+        self.machines = {node: Machine(world, self.network, node, watch) for node in nodes}
         self.by_host = {self._hosts[node]: machine for node, machine in self.machines.items()}
 
     def require(self, needs: frozenset[str]) -> None:

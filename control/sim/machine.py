@@ -14,6 +14,8 @@ from typing import Any, Final
 from labrys.control.process import State
 from labrys.control.sim.disk import Crash, SimDisk
 from labrys.control.sim.network import Links, Network
+from labrys.control.sim.promises import Violation
+from labrys.control.sim.watch import Watch, WatchedEngine
 from labrys.control.sim.world import MS_NS, SECOND_NS, Signal, World
 from labrys.node.answers import Answer
 from labrys.node.api import Call
@@ -74,8 +76,9 @@ class Clock:
 class Machine:
     """One node's place. Its methods may be called in any state."""
 
-    def __init__(self, world: World, network: Network, name: NodeId) -> None:
+    def __init__(self, world: World, network: Network, name: NodeId, watch: Watch) -> None:
         self.world = world
+        self.watch = watch
         self.network = network
         self.name = name
         self.rng = world.stream(f"machine/{name}")
@@ -125,6 +128,12 @@ class Machine:
         """Let it go on."""
         if self.process is not None:
             self.process.resume()
+
+    def break_promise(self, violation: Violation) -> None:
+        """What the node did at this moment broke a promise of Raft."""
+        if self.watch.broken is None:
+            self.say(event="violation", what=violation)
+        self.watch.tell(violation)
 
     def has_exited(self) -> None:
         """The process has come to its own end."""
@@ -205,7 +214,7 @@ class Process:
     def _start(self) -> None:
         try:
             self._storage = open_storage(self._settings, self.machine.disk)
-            self.engine = Engine(self._settings, self._storage, self)
+            self.engine = WatchedEngine(self._settings, self._storage, self, self.machine.watch)
         except NodeError as error:
             self.write_text(f"labrys-node: {error}")
             self._die()
@@ -225,6 +234,8 @@ class Process:
             return
         try:
             call(*args)
+        except Violation as violation:
+            self.machine.break_promise(violation)
         except Exception as error:
             if self.engine is None:
                 raise
@@ -257,6 +268,7 @@ class Process:
     def _die(self) -> None:
         self.is_alive = False
         self._held.clear()
+        self.machine.watch.end(self.name)
         network = self.machine.network
         if network.processes.get(self.name) is self:
             del network.processes[self.name]
@@ -425,6 +437,8 @@ class Writer:
             each[0] for each in self._under_way if isinstance(each, tuple) and each[0] is not None
         ]
         received = self._storage.write(batches) if batches else []
+        if self._process.is_alive:
+            self._process.machine.watch.store(self._process.name, batches)
         for each in self._under_way:
             if not isinstance(each, tuple):
                 each()

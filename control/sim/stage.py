@@ -15,6 +15,7 @@ from labrys.control.sim.faults import SIM_PACKAGES
 from labrys.control.sim.guard import guarded
 from labrys.control.sim.http import SimSession
 from labrys.control.sim.system import SimRaftKv
+from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import SECOND_NS, World
 from labrys.control.spec import Spec
 from labrys.control.systems.raftkv import RaftKv
@@ -27,14 +28,25 @@ class SimStage:
 
     is_real = False
 
-    def __init__(self, spec: Spec, say: Callable[[str], None]) -> None:
-        """To be made and entered in one and the same greenlet."""
+    def __init__(
+        self,
+        spec: Spec,
+        say: Callable[[str], None],
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """To be made and entered in one and the same greenlet.
+
+        `stop` is called when a promise of Raft was broken: there is nothing more to find out.
+        """
         assert spec.seed is not None, "only a resolved spec can be run"
         self.started_at = datetime.now(UTC)
         self.world = World(spec.seed)
         self._say = say
+        self._stop = stop
         self._op_timeout_s = spec.op_timeout
-        self._sim = SimEnvironment(self.world, spec.node_names, self.started_at)
+        self._sim = SimEnvironment(
+            self.world, spec.node_names, self.started_at, Watch(self._break_off)
+        )
         self.env: Environment = self._sim
         self.system: RaftKv = SimRaftKv(
             self._sim,
@@ -85,6 +97,10 @@ class SimStage:
             session=self._session,
             clock=lambda: self.world.now_ns / SECOND_NS,
         )
+
+    def _break_off(self, broken: str) -> None:
+        self._say(f"at {self.world.now_ns / SECOND_NS:.6f} s a promise of Raft is broken: {broken}")
+        self._stop()
 
     def _session(self) -> requests.Session:
         return SimSession(self.world, self._sim.by_host)

@@ -140,6 +140,10 @@ def test_torn_lines_say_nothing() -> None:
             f"states-differ: after index 1000 n2 had {'b' * 16} (its log, line 1) "
             f"and n1 {'a' * 16}",
         ),
+        (
+            {"n1": [role("leader", 1), 'event=violation what="log matching: n1 has another 3"']},
+            "violation: n1 log line 2: log matching: n1 has another 3",
+        ),
     ],
 )  # fmt: skip
 def test_broken_invariants_are_found(logs: dict[str, list[str]], message: str) -> None:

@@ -106,6 +106,16 @@ def test_a_planted_bug_is_found(folder: Path) -> None:
     assert "INVALID" in done.stdout
 
 
+def test_a_broken_promise_ends_the_run_at_that_step(folder: Path) -> None:
+    done = _labrys(folder, "--bug", "early-ack", "--time-limit", "15", "--seed", "1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "a promise of Raft is broken: durability: 1 is committed" in done.stdout
+    results = json.loads((folder / "latest/results.json").read_text())
+    assert results["checkers"]["raft"]["verdict"] == "invalid"
+    assert results["duration_s"] < 10
+    assert "violation: n" in results["checkers"]["raft"]["findings"][0]["message"]
+
+
 def test_what_cannot_be_simulated_is_refused_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

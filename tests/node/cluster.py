@@ -1,14 +1,8 @@
 """A cluster of cores in one thread: virtual time, a hostile network, disks that crash in between.
 
-`Cluster.run(seed, ...)` plays a random schedule and checks after every step what the Raft paper
-promises (figure 3), plus what clients rely on:
+`play(seed, ...)` plays a random schedule and checks after every step what the Raft paper promises
+(see `labrys.control.sim.promises`), plus what clients rely on:
 
-- election safety: one leader per term;
-- log matching: an entry's index and term determine its command and its predecessor's term, hence,
-  by induction, the whole log before it;
-- leader completeness: a new leader holds every entry committed in earlier terms;
-- state machine safety: no two nodes apply different entries at one index;
-- durability: at the moment an entry first counts as committed, a majority of *disks* hold it;
 - reads: an answer is never older than what was committed anywhere when the read began;
 - snapshots: a node installs exactly the bytes that a leader's snapshot has;
 - sessions: a command that is committed several times counts once, see `retrying`.
@@ -25,46 +19,23 @@ from dataclasses import dataclass, field
 import msgspec
 from tests.node.retrying import RetryingClient
 
+from labrys.control.sim.promises import Kept, Promises, Violation
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Effects, Persist, Restored, SnapshotMeta
 from labrys.node.errors import Refused
-from labrys.node.messages import Entry, HardState, InstallRequest, RaftMessage
+from labrys.node.messages import HardState, InstallRequest, RaftMessage
 from labrys.node.raft import Config, Raft, Role
 
 PIECE_BYTES = 8
 
 
-class Violation(AssertionError):
-    """A promise of Raft was broken."""
-
-
-class Disk:
+class Disk(Kept):
     """What survives a crash."""
 
     def __init__(self, initial: Configuration, *, is_blank: bool = False) -> None:
+        super().__init__(SnapshotMeta(0, 0, initial), HardState(is_observer=is_blank))
         self.initial = initial
-        self.hard_state = HardState(is_observer=is_blank)
-        self.base = SnapshotMeta(0, 0, initial)
-        """Where the log begins."""
-        self.snapshot = self.base
-        self.entries: list[Entry] = []
         self.incoming = b""
-
-    def write(self, batch: Persist) -> None:
-        """Store one batch, but for its pieces of a snapshot."""
-        if batch.hard_state is not None:
-            self.hard_state = batch.hard_state
-        if batch.base is not None:
-            self.base = batch.base
-            self.entries.clear()
-        if batch.entries:
-            del self.entries[batch.first_index - self.base.index - 1 :]
-            self.entries.extend(batch.entries)
-
-    def at(self, index: int) -> Entry | None:
-        """The entry that is stored at the index."""
-        place = index - self.base.index - 1
-        return self.entries[place] if 0 <= place < len(self.entries) else None
 
     def restored(self) -> Restored:
         """What a node finds when it starts: its log only as far as it fits the snapshot."""
@@ -134,10 +105,8 @@ class Cluster:
         self.installs = self.changes = self.wipes = 0
         self.wire: list[tuple[str, str, RaftMessage]] = []
         self.cut: set[tuple[str, str]] = set()
-        self.leaders: dict[int, str] = {}
-        self.born: dict[tuple[int, int], tuple[int, bytes]] = {}
-        self.committed: list[tuple[Entry, int]] = []
-        """Entry and the term in which its commitment was first seen, by index - 1."""
+        self.promises = Promises()
+        self.committed = self.promises.committed
         self.reads: dict[int, int] = {}
         """Read id to the commit index that its answer must not be behind."""
         self.answered: list[int] = []
@@ -171,7 +140,7 @@ class Cluster:
         member = self.members[name]
         for batch, _ in member.jobs[:jobs_written]:
             if batch is not None:
-                self._store(member, batch)
+                self.promises.store(member.name, member.disk, batch)
         member.jobs.clear()
         member.raft = None
         member.disk.crash()
@@ -216,7 +185,7 @@ class Cluster:
         member = self.members[name]
         batch, messages = member.jobs.pop(0)
         if batch is not None:
-            self._store(member, batch)
+            self.promises.store(member.name, member.disk, batch)
         if not self.sends_before_persist:
             self._send(name, messages)
         if batch is not None and member.raft is not None:
@@ -245,7 +214,7 @@ class Cluster:
         """Take a node's effects and check them."""
         member = self.members[name]
         raft = self.up(name)
-        self._check_office(raft)
+        self.promises.see(raft)
         effects = raft.effects()
         self._send(name, effects.eager)
         if effects.persist is not None or effects.messages:
@@ -312,69 +281,18 @@ class Cluster:
 
     # ---- promises -----------------------------------------------------------------------------
 
-    def _check_office(self, raft: Raft) -> None:
-        if raft.role is not Role.LEADER:
-            return
-        known = self.leaders.get(raft.term)
-        if known == raft.id:
-            return
-        if known is not None:
-            raise Violation(f"election safety: {known} and {raft.id} both lead term {raft.term}")
-        self.leaders[raft.term] = raft.id
-        for index, (entry, term) in enumerate(self.committed, 1):
-            if index <= raft.log.base_index:
-                continue
-            held = raft.log.since(index, 1)
-            if term < raft.term and held != (entry,):
-                raise Violation(
-                    f"leader completeness: {raft.id} leads term {raft.term} with {held} at "
-                    f"{index}, where term {term} committed {entry}"
-                )
-
-    def _store(self, member: Member, batch: Persist) -> None:
-        member.disk.write(batch)
-        # What never reached a disk may be forgotten, and its index and term be used once more.
-        disk = member.disk
-        before = disk.at(batch.first_index - 1)
-        if before is not None:
-            previous = before.term
-        else:
-            previous = disk.base.term if batch.first_index == disk.base.index + 1 else -1
-        for index, entry in enumerate(batch.entries, batch.first_index):
-            fact = (previous, entry.command)
-            if previous < 0:
-                previous = entry.term  # What stood before it was never told.
-                continue
-            if self.born.setdefault((index, entry.term), fact) != fact:
-                raise Violation(f"log matching: {member.name} has another {index} of {entry.term}")
-            previous = entry.term
-
     def _check_applied(self, member: Member, raft: Raft, effects: Effects) -> None:
-        for index, entry in enumerate(effects.committed, effects.first_committed):
-            if index != member.applied + 1:
-                raise Violation(f"{member.name} applied {index} after {member.applied}")
-            member.applied = index
-            if index <= len(self.committed):
-                if self.committed[index - 1][0] != entry:
-                    raise Violation(
-                        f"state machine safety: {member.name} applied {entry} at {index}, "
-                        f"elsewhere it was {self.committed[index - 1][0]}"
-                    )
-                continue
-            self.committed.append((entry, raft.term))
-            if self.client.is_own(entry.command):
-                wrong = self.client.execute(index, entry.command)
+        first, entries = effects.first_committed, effects.committed
+        new = self.promises.apply(raft, member.applied, first, entries)
+        member.applied += len(entries)
+        for index in new:
+            command = self.committed[index - 1][0].command
+            if self.client.is_own(command):
+                wrong = self.client.execute(index, command)
                 if wrong is not None:
                     raise Violation(f"sessions: {wrong}")
-            holders = {
-                name
-                for name, m in self.members.items()
-                if m.disk.at(index) == entry
-                or m.disk.snapshot.index >= index
-                or m.disk.hard_state.is_observer  # Had it, maybe; takes no part without it.
-            }
-            if not any(c.has_quorum(holders) for c in self._configurations_known()):
-                raise Violation(f"durability: {index} is committed and on disk at {holders} only")
+            disks = ((name, m.disk) for name, m in self.members.items())
+            self.promises.is_held(index, disks, self._configurations_known())
 
     def _configurations_known(self) -> list[Configuration]:
         return [m.raft.configuration for m in self.members.values() if m.raft is not None]

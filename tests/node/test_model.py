@@ -6,10 +6,11 @@ To replay a failure: `python -c "from tests.node.cluster import play; play(SEED,
 import random
 
 import pytest
-from tests.node.cluster import Violation, play
+from tests.node.cluster import play
 from tests.node.cores import restored
 from tests.node.mutants import MUTANTS
 
+from labrys.control.sim.promises import Violation
 from labrys.node.messages import Entry, HardState
 from labrys.node.raft import Config, Raft
 from labrys.node.sessions import Session
@@ -39,7 +40,7 @@ def test_promises_hold_in_every_schedule(
         except Violation as error:
             pytest.fail(_say_how_to_replay(seed, size, error))
         committed += len(cluster.committed)
-        leaders += len(cluster.leaders)
+        leaders += len(cluster.promises.leaders)
         answered += len(cluster.answered)
         duplicates += cluster.client.duplicates
     # A schedule in which nothing happens proves nothing.

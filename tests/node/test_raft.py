@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.node.cluster import Cluster, Violation
+from tests.node.cluster import Cluster
 from tests.node.cores import restored
 from tests.node.mutants import (
     CommitsBeyondVouched,
@@ -19,6 +19,7 @@ from tests.node.mutants import (
     LongerLogWins,
 )
 
+from labrys.control.sim.promises import Violation
 from labrys.node.bugs import CommitOldTerm, RejoinAsVoter
 from labrys.node.configuration import decode_configuration
 from labrys.node.effects import Effects
@@ -784,7 +785,7 @@ def older_round(core: type[Raft]) -> None:
     late = [x for x in cluster.wire if isinstance(x[2], AppendReply)]
     isolate(cluster, "n1")
     for _ in range(3):
-        if "n2" not in cluster.leaders.values():
+        if "n2" not in cluster.promises.leaders.values():
             campaign_if_possible(cluster, "n2")
     cluster.propose("n2", b"newer")
     cluster.drain()
@@ -806,7 +807,7 @@ def longer_log(core: type[Raft]) -> None:
     cluster.now_ms += 1300
     cluster.tick("n1")
     for _ in range(3):
-        if "n2" not in cluster.leaders.values():
+        if "n2" not in cluster.promises.leaders.values():
             campaign_if_possible(cluster, "n2")
     cluster.propose("n2", b"newer")
     cluster.drain()

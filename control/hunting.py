@@ -1,0 +1,212 @@
+"""`labrys hunt`: one simulated test with many seeds, on all cores, until one of them fails.
+
+Each seed is a run of its own. What is valid or unknown is counted and thrown away; a finding, which
+is what is invalid or went wrong, keeps its run directory, with its report.
+"""
+
+import multiprocessing
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from labrys.checkers.verdict import Verdict, combine
+from labrys.control.errors import UsageError
+from labrys.control.interruption import Interruption
+from labrys.control.judge import EXIT_CODES
+from labrys.control.nemesis.nemesis import assert_possible
+from labrys.control.report import text
+from labrys.control.spec import Spec, rerun_command
+from labrys.control.store import RunDirectory
+
+SEEDS_PER_PROCESS: Final = 50
+"""A process that has run so many is replaced, so that nothing can pile up in it."""
+TELL_EVERY_S: Final = 0.5
+EXIT_INTERRUPTED: Final = 130
+_FINDINGS: Final = (Verdict.INVALID, Verdict.ERROR)
+
+
+class Hunted(msgspec.Struct, frozen=True):
+    """How one seed ended."""
+
+    seed: int
+    verdict: Verdict
+    simulated_s: float
+    why: str = ""
+    """In a few words, unless it was valid."""
+    path: str | None = None
+    """The run directory of a finding."""
+
+
+class Tally:
+    """What has come of the seeds so far."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.verdicts: Counter[Verdict] = Counter()
+        self.simulated_s = 0.0
+        self.findings: list[Hunted] = []
+        self._began_s = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """How many seeds have ended."""
+        return self.verdicts.total()
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of all together; unknown if there are none."""
+        return combine(tuple(self.verdicts)) if self.verdicts else Verdict.UNKNOWN
+
+    def add(self, hunted: Hunted) -> None:
+        """One more has ended."""
+        self.verdicts[hunted.verdict] += 1
+        self.simulated_s += hunted.simulated_s
+        if hunted.verdict in _FINDINGS:
+            self.findings.append(hunted)
+
+    def line(self) -> str:
+        """All of it in one line."""
+        taken_s = max(time.monotonic() - self._began_s, 1e-9)
+        hours = self.simulated_s / 3600
+        told = ", ".join(f"{self.verdicts[v]} {v.value}" for v in Verdict if self.verdicts[v])
+        return (
+            f"{self.done} of {self.count} seeds, {self.done / taken_s:.2f}/s, {hours:.3f} simulated"
+            f" hours, {hours / taken_s * 60:.3f} a minute; {told or 'nothing yet'}"
+        )
+
+
+def hunt_and_print(
+    spec: Spec,
+    runs_dir: Path,
+    *,
+    seeds: int,
+    jobs: int,
+    findings_max: int,
+    as_json: bool,
+) -> int:
+    """Try `seeds` seeds from that of the spec on; return the exit code.
+
+    Ends after `findings_max` findings; 0: goes on to the last seed.
+    """
+    if spec.env not in ("auto", "sim"):
+        raise UsageError(
+            f"--env {spec.env}: a hunt is simulated; `labrys test` runs one seed there"
+        )
+    assert_possible(spec.fault_kinds, "sim")
+    assert spec.seed is not None, "only a resolved spec can be run"
+    numbers = range(spec.seed, spec.seed + seeds)
+    spec = msgspec.structs.replace(spec, env="sim")
+    click.echo(text.first_line(msgspec.to_builtins(spec)), err=as_json)
+    before = _directories(spec, runs_dir)
+    tally = Tally(seeds)
+    told_s = 0.0
+    is_terminal = sys.stderr.isatty() and not as_json
+    with _pool(jobs) as run_all, Interruption().installed() as interruption:
+        for hunted in run_all(partial(_try, spec, runs_dir), numbers):
+            tally.add(hunted)
+            if as_json:
+                click.echo(msgspec.json.encode(hunted))
+            elif hunted.verdict in _FINDINGS:
+                _clear(is_terminal)
+                for line in _told(hunted, spec):
+                    click.echo(line)
+            if is_terminal and time.monotonic() - told_s > TELL_EVERY_S:
+                told_s = time.monotonic()
+                click.echo(f"\r{tally.line()}\x1b[K", nl=False, err=True)
+            if interruption.count or 0 < findings_max <= len(tally.findings):
+                break
+    _clear(is_terminal)
+    _remove_untold(_directories(spec, runs_dir) - before, tally.findings)
+    code = EXIT_INTERRUPTED if interruption.count else EXIT_CODES[tally.verdict]
+    click.echo(tally.line(), err=as_json)
+    click.echo(f"labrys: hunt {tally.verdict.value.upper()}  exit {code}", err=as_json)
+    return code
+
+
+def _told(hunted: Hunted, spec: Spec) -> Iterator[str]:
+    found = msgspec.structs.replace(spec, seed=hunted.seed)
+    yield f"seed {hunted.seed}  {hunted.verdict.value.upper()}  {hunted.why}"
+    yield f"  re-run     {rerun_command(found)}"
+    if hunted.path:
+        yield f"  report     {hunted.path}/report.html"
+
+
+def _clear(is_terminal: bool) -> None:
+    if is_terminal:
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+RunAll = Callable[[Callable[[int], Hunted], Sequence[int]], Iterator[Hunted]]
+
+
+@contextmanager
+def _pool(jobs: int) -> Iterator[RunAll]:
+    """Yield how to call a function for many seeds, in `jobs` processes."""
+    if jobs == 1:
+        yield map
+        return
+    # Signals are for the parent; it ends the others.
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    pool = multiprocessing.get_context("fork").Pool(
+        jobs, ignore, maxtasksperchild=SEEDS_PER_PROCESS
+    )
+    with pool:
+        yield pool.imap_unordered
+
+
+def _try(spec: Spec, runs_dir: Path, seed: int) -> Hunted:
+    """Run one seed; throw its directory away unless it is a finding."""
+    from labrys.control.lifecycle import run_test
+
+    outcome = run_test(
+        msgspec.structs.replace(spec, seed=seed),
+        runs_dir,
+        interruption=Interruption(),
+        say=lambda line: None,
+        keep=lambda verdict: verdict in _FINDINGS,
+    )
+    results = outcome.results
+    verdict = Verdict(results["verdict"])
+    is_finding = verdict in _FINDINGS
+    return Hunted(
+        seed=seed,
+        verdict=verdict,
+        simulated_s=results["duration_s"],
+        why=_why(results, verdict),
+        path=str(outcome.run.path) if is_finding else None,
+    )
+
+
+def _why(results: dict[str, Any], verdict: Verdict) -> str:
+    if verdict is Verdict.ERROR:
+        return "; ".join(results["errors"])
+    said = (
+        f"{name}: {result['summary']}"
+        for name, result in results["checkers"].items()
+        if result["verdict"] == verdict.value
+    )
+    return "; ".join(said) if verdict is not Verdict.VALID else ""
+
+
+def _directories(spec: Spec, runs_dir: Path) -> set[Path]:
+    assert spec.name is not None, "only a resolved spec can be run"
+    paths = (runs_dir / spec.name).glob("*Z-*")
+    return {path.resolve() for path in paths if path.is_dir()}
+
+
+def _remove_untold(directories: set[Path], findings: Sequence[Hunted]) -> None:
+    """Remove the directories of runs that were under way when the hunt ended."""
+    told = {finding.path for finding in findings}
+    for path in directories:
+        run = RunDirectory(path)
+        if str(path) not in told and not run.goes_on():
+            run.remove()

@@ -1,0 +1,91 @@
+"""`labrys hunt`: many seeds, the findings kept, everything else only counted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labrys.checkers.verdict import Verdict
+from labrys.control.hunting import Hunted, Tally
+
+LABRYS = Path(sys.executable).with_name("labrys")
+SHORT = ("--nodes", "3", "--rate", "50", "--time-limit", "3")
+
+
+def hunt(runs_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    argv = [str(LABRYS), "hunt", "--runs-dir", str(runs_dir), *SHORT, *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def runs(runs_dir: Path) -> list[str]:
+    return sorted(path.parent.name.rpartition("-")[2] for path in runs_dir.glob("*/*Z-*/test.yaml"))
+
+
+def test_valid_seeds_leave_nothing_behind(tmp_path: Path) -> None:
+    done = hunt(tmp_path, "--seeds", "4", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 seeds" in done.stdout
+    assert done.stdout.endswith("labrys: hunt VALID  exit 0\n")
+    assert not runs(tmp_path)
+    assert not (tmp_path / "latest").is_symlink()
+
+
+def test_the_first_finding_ends_it_and_can_be_run_again(tmp_path: Path) -> None:
+    done = hunt(tmp_path, "--bug", "early-ack", "--seeds", "50", "--seed", "1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    (found,) = runs(tmp_path)
+    assert f"seed {found}  INVALID  raft: 1 broken invariants: violation" in done.stdout
+    assert (
+        f"labrys test --env sim --nodes 3 --bug early-ack --time-limit 3 --rate 50 --seed {found}"
+    )
+    results = json.loads((tmp_path / "latest/results.json").read_text())
+    assert (results["verdict"], results["seed"]) == ("invalid", int(found))
+    assert (tmp_path / "latest/report.html").exists()
+    shown = subprocess.run(
+        [str(LABRYS), "check", "latest", "--runs-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 1, shown.stdout + shown.stderr
+
+
+def test_all_seeds_with_a_line_for_each(tmp_path: Path) -> None:
+    words = ("--bug", "early-ack", "--seeds", "3", "--seed", "7", "--findings", "0", "--json")
+    done = hunt(tmp_path, *words, "--jobs", "1")
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["seed"], line["verdict"]) for line in lines] == [
+        (7, "invalid"), (8, "invalid"), (9, "invalid"),
+    ]  # fmt: skip
+    assert runs(tmp_path) == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--env", "netns"), "--env netns: a hunt is simulated"),
+        (("--seeds", "0"), "0 is not in the range"),
+        (("--faults", "kil"), "did you mean 'kill'"),
+    ],
+)
+def test_what_cannot_be_hunted_is_refused(
+    tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    done = hunt(tmp_path, *words)
+    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+
+
+def test_the_line_counts_verdicts_and_simulated_time() -> None:
+    assert Tally(3).verdict is Verdict.UNKNOWN
+    tally = Tally(3)
+    tally.add(Hunted(1, Verdict.VALID, 1800.0))
+    tally.add(Hunted(2, Verdict.INVALID, 1800.0, "raft: broken", "runs/x"))
+    assert tally.verdict is Verdict.INVALID
+    assert [finding.seed for finding in tally.findings] == [2]
+    assert tally.line().startswith("2 of 3 seeds, ")
+    assert "1.000 simulated hours" in tally.line()
+    assert tally.line().endswith("1 valid, 1 invalid") or tally.line().endswith(
+        "1 invalid, 1 valid"
+    )
