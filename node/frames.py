@@ -15,7 +15,8 @@ flipped bit in the size would otherwise make any frame look like a torn tail.
 Telling torn from damaged. A frame that ends beyond the file is torn: the write was cut short. After
 a power cut the file may have its full length with some 512-byte sectors never written; they read
 as zeros. So a bad checksum counts as torn only in the last frame and only if it holds such a
-sector. Everything else is damage.
+sector. Where that is the sector with the header, the size is not known: then it is the last frame
+if no whole one begins anywhere behind it. Everything else is damage.
 """
 
 import struct
@@ -74,9 +75,7 @@ def _payload_at(data: bytes, offset: int) -> bytes | None:
         return None
     size, checksum = _PREFIX.unpack_from(data, offset)
     if _header_crc(data, offset) != _CRC.unpack_from(data, offset + _PREFIX.size)[0]:
-        # A header is torn only if nothing after it was written either.
-        sector_end = -(-(offset + 1) // _SECTOR_BYTES) * _SECTOR_BYTES
-        if any(data[offset:]) and (sector_end >= body or any(data[sector_end:])):
+        if not _is_torn_at(data, offset):
             raise Damaged(offset, "the header of a record does not match its checksum")
         return None
     end = body + size
@@ -92,6 +91,31 @@ def _payload_at(data: bytes, offset: int) -> bytes | None:
 
 def _header_crc(data: bytes, offset: int) -> int:
     return zlib.crc32(data[offset : offset + _PREFIX.size])
+
+
+def _is_torn_at(data: bytes, offset: int) -> bool:
+    """Whether the header there was not written, or not all of it, in the last write of all."""
+    if not any(data[offset:]):
+        return True
+    sector_end = -(-(offset + 1) // _SECTOR_BYTES) * _SECTOR_BYTES
+    crosses = sector_end < offset + HEADER_BYTES
+    if crosses and not any(data[sector_end:]):
+        return True
+    end = sector_end + _SECTOR_BYTES if crosses else sector_end
+    return _has_unwritten_sector(data, offset, min(end, len(data))) and not any(
+        _is_frame(data, place) for place in range(offset + 1, len(data) - HEADER_BYTES + 1)
+    )
+
+
+def _is_frame(data: bytes, offset: int) -> bool:
+    """Whether a whole frame begins there."""
+    size = frame_size(data[offset : offset + HEADER_BYTES])
+    body = offset + HEADER_BYTES
+    return (
+        size is not None
+        and body + size <= len(data)
+        and zlib.crc32(data[body : body + size]) == _PREFIX.unpack_from(data, offset)[1]
+    )
 
 
 def _has_unwritten_sector(data: bytes, start: int, end: int) -> bool:
