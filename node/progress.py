@@ -48,6 +48,11 @@ class Progress:
         """Whether anything is under way that will be confirmed."""
         return bool(self._flights)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way, nor a snapshot to be sent."""
+        return not self._flights and self.state is not State.SNAPSHOT
+
     def may_send(self, count_max: int, bytes_max: int) -> bool:
         """Whether one more request with entries, or one more piece, may leave."""
         if self.state is not State.REPLICATE:

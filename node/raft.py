@@ -154,6 +154,8 @@ class Raft:
 
         # Only a leader uses these; _become_leader gives them their values.
         self._progress: dict[NodeId, Progress] = {}
+        self._settled: Configuration | None = None
+        """One that was seen to be committed, with nothing left to change."""
         self._reads = ReadQueue()
         self._term_start = 0
         self._durable_index = 0
@@ -795,10 +797,12 @@ class Raft:
             self._round += 1
             self._rounds_sent.append((self._round, self._now_ms))
             self._heartbeat_due_ms = self._now_ms + self.config.heartbeat_ms
-        self._confirm_rounds()
+            self._confirm_rounds()  # Who needs nobody else has confirmed it by that.
         requests: dict[int, AppendRequest] = {}
+        last_index = self.log.last_index
         for peer, follower in self._progress.items():
-            self._write_to(peer, follower, beat, requests)
+            if beat or follower.next_index <= last_index or not follower.is_quiet:
+                self._write_to(peer, follower, beat, requests)
         self._hand_over_if_ready()
 
     def _write_to(
@@ -977,6 +981,8 @@ class Raft:
                 self._progress[node] = Progress(self.log.last_index + 1, self._now_ms)
 
     def _go_on_with_change(self) -> None:
+        if self.configuration is self._settled:
+            return
         if not self.is_configuration_committed or self.commit < self._term_start:
             return
         members = self.configuration.members
@@ -987,6 +993,9 @@ class Raft:
         for node in gone:
             # A last word, so that it learns that the change is committed.
             self._write_to(node, self._progress.pop(node), True, {})
+        if not (self.configuration.is_joint or self.configuration.target):
+            self._settled = self.configuration
+            return
         caught_up = {self.id, *(node for node in members if self._is_caught_up(node))}
         step = next_step(self.configuration, caught_up)
         if step is not None and self._transfer is None:

@@ -81,14 +81,15 @@ class Snapshotter:
 
     def is_due(self) -> bool:
         """Whether the log has grown enough."""
-        factor = STREAMING_FACTOR if self._raft.is_streaming else 1
         grown = self._raft.applied - self._raft.snapshot.index
+        entries, log_bytes = self._thresholds.entries, self._thresholds.log_bytes
+        # Asked at every turn, and hardly ever so.
+        if grown < entries and self._log_bytes < log_bytes:
+            return False
+        factor = STREAMING_FACTOR if self._raft.is_streaming else 1
         return (
             not self.is_writing
-            and (
-                grown >= factor * self._thresholds.entries
-                or self._log_bytes >= factor * self._thresholds.log_bytes
-            )
+            and (grown >= factor * entries or self._log_bytes >= factor * log_bytes)
             and self._time() >= self._not_before_s
         )
 

@@ -62,7 +62,7 @@ class Clock:
 
     def now_ms(self) -> int:
         """The same in milliseconds."""
-        return self.now_ns() // MS_NS
+        return (self._booted_ns + int(self._world.now_ns * self.rate)) // MS_NS
 
     def now_s(self) -> float:
         """The same in seconds."""
