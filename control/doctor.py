@@ -19,6 +19,8 @@ from labrys.control.nemesis import shim
 _REAL_ENVIRONMENTS = ("netns", "docker")
 """Those that need nothing but this machine."""
 _SSH = "ssh"
+_SIMULATION = "sim"
+"""Looked at only when it is asked for: it works wherever labrys does."""
 _LEAST_FREE_MIB = 500
 
 
@@ -65,7 +67,7 @@ def asked_for(what: str | None, hosts: Sequence[str] = ()) -> tuple[str, ...]:
     """
     if what is None:
         return (*_REAL_ENVIRONMENTS, *([_SSH] if hosts else []))
-    known("environment", what, (*_REAL_ENVIRONMENTS, _SSH))
+    known("environment", what, (*_REAL_ENVIRONMENTS, _SSH, _SIMULATION))
     if what == _SSH and not hosts:
         raise UsageError("--faults: ssh needs hosts to try them on: add --hosts A,B,C")
     return (what,)
@@ -77,6 +79,7 @@ def _environment(name: str) -> Fact:
         "netns": "network namespaces with real iptables"
         + (" (as root)" if os.geteuid() == 0 else " (rootless)"),
         "docker": "the engine answers",
+        _SIMULATION: "one process, virtual time",
     }[name]
     return Fact(name=name, ok=reason is None, found=reason or detail)
 

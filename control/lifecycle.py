@@ -192,7 +192,11 @@ class _Run:
             return
         recovered = False
         with self._step("recovery", seconds_as="recovery_s"):
-            recovered = self._await_recovered()
+            try:
+                recovered = self._await_recovered()
+            except ClusterError:
+                self.stage.has_not_recovered()
+                raise
         if not recovered:
             return
         self._say(f"recovered {self._timings['recovery_s']:.1f} s after the heal; final reads")

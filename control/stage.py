@@ -46,6 +46,9 @@ class Stage(Protocol):
     def client(self, node: str, consistency: str) -> KvClient:
         """A connection to the store at `node`, and how consistent its reads are."""
 
+    def has_not_recovered(self) -> None:
+        """The cluster is not healthy, although nothing hurts it any more."""
+
 
 class RealStage:
     """Nodes in an environment, threads, and the machine's clock."""
@@ -87,6 +90,9 @@ class RealStage:
         return KvClient(
             self.system.url(node), timeout_s=self._op_timeout_s, consistency=consistency
         )
+
+    def has_not_recovered(self) -> None:
+        """See `Stage`: a real machine may be too slow, so nothing is concluded from it."""
 
 
 def make_stage(

@@ -17,7 +17,8 @@ from labrys.control.environments import namespaces
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment
 from labrys.control.errors import LabrysError
-from labrys.control.nemesis.nemesis import PACKAGES, needs_of
+from labrys.control.nemesis.nemesis import PACKAGES, needs_of, obstacle
+from labrys.control.nemesis.package import FaultPackage
 from labrys.control.spec import node_names
 from labrys.control.systems.raftkv import RaftKv
 
@@ -44,6 +45,11 @@ def table(names: Sequence[str], hosts: Sequence[str] = ()) -> list[Row]:
     In ssh on the `hosts`, which are cleaned like those of a test.
     """
     found = {name: _try(name, hosts) for name in names}
+    packages: Mapping[str, type[FaultPackage]] = PACKAGES
+    if names == ("sim",):
+        from labrys.control.sim.faults import SIM_PACKAGES
+
+        packages = {**PACKAGES, **SIM_PACKAGES}
     return [
         Row(
             fault=kind,
@@ -52,7 +58,7 @@ def table(names: Sequence[str], hosts: Sequence[str] = ()) -> list[Row]:
             undo=package.cure_word,
             environments={name: found[name][kind] for name in names},
         )
-        for kind, package in PACKAGES.items()
+        for kind, package in packages.items()
     ]
 
 
@@ -85,6 +91,8 @@ def print_table(what: str | None, hosts: Sequence[str] = (), *, as_json: bool) -
 
 def _try(name: str, hosts: Sequence[str]) -> _Obstacles:
     """Return what stands in the way of each fault in the environment `name`."""
+    if name == "sim":  # nothing to try: it is labrys' own
+        return {kind: obstacle(kind, name) for kind in PACKAGES}
     reason = environments.obstacle(name)
     if reason is not None:
         return dict.fromkeys(PACKAGES, reason)

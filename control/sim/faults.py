@@ -1,7 +1,7 @@
 """Faults in the simulation: the same plans, schedules and evidence as in the real environments.
 
 Only what is done to a node differs, so each is its real kind with another way to apply, undo and
-observe. Kinds that go through the system alone (pause, leadership, membership) are the very same.
+observe. Kinds that go through the system alone (leadership, membership) are the very same.
 """
 
 from collections.abc import Mapping
@@ -170,6 +170,13 @@ class SimKill(Kill):
     mechanism = "the process and what it did not flush are gone"
 
 
+class SimPause(Pause):
+    """Lets nothing happen in the process."""
+
+    mechanism = "nothing in the process happens"
+    cure_word = "letting it go on"
+
+
 SIM_PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
     package.kind: package
     for package in (
@@ -178,7 +185,7 @@ SIM_PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         SimLoss,
         SimDelay,
         SimKill,
-        Pause,
+        SimPause,
         Leadership,
         Membership,
     )

@@ -129,6 +129,18 @@ class Machine:
         if self.process is not None:
             self.process.resume()
 
+    def told(self) -> str:
+        """What the node is waiting for, in words."""
+        process = self.process
+        if process is None or process.engine is None:
+            return f"{self.name} is {self.state}: {self.log[-1][1] if self.log else 'no log'}"
+        raft = process.engine.raft
+        hears = ",".join(link.source.name for link in process.links.incoming()) or "nobody"
+        return (
+            f"{self.name} is {self.state}, {raft.role} of term {raft.term} under {raft.leader}, "
+            f"committed {raft.commit} of {raft.log.last_index}, hears {hears}"
+        )
+
     def break_promise(self, violation: Violation) -> None:
         """What the node did at this moment broke a promise of Raft."""
         if self.watch.broken is None:

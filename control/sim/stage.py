@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 import requests
 
@@ -14,6 +15,7 @@ from labrys.control.sim.environment import SimEnvironment
 from labrys.control.sim.faults import SIM_PACKAGES
 from labrys.control.sim.guard import guarded
 from labrys.control.sim.http import SimSession
+from labrys.control.sim.promises import Violation
 from labrys.control.sim.system import SimRaftKv
 from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import SECOND_NS, World
@@ -21,6 +23,9 @@ from labrys.control.spec import Spec
 from labrys.control.systems.raftkv import RaftKv
 from labrys.control.worker import Crew
 from labrys.workloads.kv import KvClient
+
+LIVENESS_S: Final = 20.0
+"""How long a cluster that did not recover is given on top, with nothing wrong around it."""
 
 
 class SimStage:
@@ -97,6 +102,17 @@ class SimStage:
             session=self._session,
             clock=lambda: self.world.now_ns / SECOND_NS,
         )
+
+    def has_not_recovered(self) -> None:
+        """See `Stage`: who cannot write at all now, with every process up, never will."""
+        machines = self._sim.machines
+        for node in machines:
+            self.system.start(node)
+        self.world.sleep(LIVENESS_S)
+        if all(self.system.write_error(node) is not None for node in machines):
+            told = "; ".join(machine.told() for machine in machines.values())
+            what = Violation(f"liveness: no write succeeds {LIVENESS_S:g} s later: {told}")
+            next(iter(machines.values())).break_promise(what)
 
     def _break_off(self, broken: str) -> None:
         self._say(f"at {self.world.now_ns / SECOND_NS:.6f} s a promise of Raft is broken: {broken}")

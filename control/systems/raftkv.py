@@ -330,7 +330,7 @@ find {data} -mindepth 1 -delete && sync {data}
         deadline = self.monotonic_s() + timeout_s
         waiting = dict.fromkeys(self._env.nodes, "not asked yet")
         while waiting:
-            answers = on_nodes(waiting, self._write_error)
+            answers = on_nodes(waiting, self.write_error)
             waiting = {node: error for node, error in answers.items() if error is not None}
             if waiting and give_up():
                 return False
@@ -343,7 +343,7 @@ find {data} -mindepth 1 -delete && sync {data}
                 self.sleep(_POLL_S)
         return True
 
-    def _write_error(self, node: str) -> str | None:
+    def write_error(self, node: str) -> str | None:
         """Write through `node`; return None if that worked, else what went wrong."""
         try:
             with self.session() as session:

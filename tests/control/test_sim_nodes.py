@@ -14,6 +14,7 @@ from labrys.control.sim import machine as machines
 from labrys.control.sim.stage import SimStage
 from labrys.control.sim.world import MS_NS, SECOND_NS
 from labrys.control.spec import resolve
+from labrys.node.raft import Raft
 from labrys.node.telling import Teller
 
 
@@ -132,6 +133,22 @@ def test_a_kill_loses_or_tears_what_was_not_flushed(monkeypatch: pytest.MonkeyPa
             torn += "event=recovered" in rig.log("n1")
             rig.stage.env.destroy()
     assert torn
+
+
+def test_a_cluster_that_stays_stuck_breaks_a_promise(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for node in ("n1", "n2"):
+        rig.system.kill(node)
+    rig.stage.has_not_recovered()
+    assert "liveness" not in rig.log("n1"), "it has, once its nodes are up again"
+    monkeypatch.setattr(Raft, "_may_campaign", lambda self: False)
+    rig.system.kill(rig.system.leaders()[0])
+    rig.stage.has_not_recovered()
+    told = rig.log("n1").splitlines()[-1]
+    assert 'event=violation what="liveness: no write succeeds 20 s later: n1 is running' in told
+    assert "n2 is running, follower of term" in told
+    assert "hears n" in told
 
 
 def test_node_that_asks_for_the_real_clock_is_found_out(

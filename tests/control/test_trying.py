@@ -19,6 +19,7 @@ from labrys.control.nemesis.disk import Disk
 from labrys.control.nemesis.nemesis import PACKAGES
 from labrys.control.nemesis.power import Power
 from labrys.control.nemesis.reset import Reset
+from labrys.control.sim.faults import SIM_PACKAGES
 from labrys.control.trying import Row
 
 _REASON = netns.probe() or layer.obstacle("netns")
@@ -90,6 +91,16 @@ def test_environment_that_is_not_there_says_why_once_for_all_its_faults(
 
 
 @pytest.mark.netns
+def test_the_simulation_needs_no_trying(capsys: pytest.CaptureFixture[str]) -> None:
+    is_whole = {*SIM_PACKAGES} == {*PACKAGES}
+    assert trying.print_table("sim", as_json=False) == (0 if is_whole else 4)
+    lines = printed(capsys)[1 : 1 + len(PACKAGES)]
+    assert [line.split()[:2] for line in lines] == [
+        [kind, "yes" if kind in SIM_PACKAGES else "NO"] for kind in PACKAGES
+    ]
+    assert not any("iptables" in line for line in lines if line.split()[0] in SIM_PACKAGES)
+
+
 @pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
 def test_namespaces_can_do_every_fault_but_run_out_of_memory() -> None:
     done = labrys("doctor", "netns", "--faults", "--json")
