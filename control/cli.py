@@ -249,6 +249,9 @@ def _fields(
     show_default=True,
     help="End after so many; 0: try all seeds.",
 )
+@click.option(
+    "--swarm", is_flag=True, help="Let each seed draw what is not given: faults, nodes, rhythm, ..."
+)
 def hunt(
     spec_file: Path | None,
     options: tuple[str, ...],
@@ -260,6 +263,7 @@ def hunt(
     seeds: int,
     jobs: int | None,
     findings: int,
+    swarm: bool,
     **flags: Any,
 ) -> int:
     """Simulate one test with many seeds, from --seed on, until one fails.
@@ -270,19 +274,23 @@ def hunt(
     \b
     Example:  labrys hunt --faults partition,kill,pause --seeds 500 --seed 1
               labrys hunt --bug lose-tail --faults kill --time-limit 20
+              labrys hunt --swarm --time-limit 20 --seeds 2000
     """
-    from labrys.control.spec import resolve
+    from functools import partial
 
-    spec = resolve(_fields(spec_file, options, system_options, faults, fault_plan, runs_dir, flags))
     from labrys.control.hunting import hunt_and_print
+    from labrys.control.spec import resolve
+    from labrys.control.swarm import vary
 
+    fields = _fields(spec_file, options, system_options, faults, fault_plan, runs_dir, flags)
     return hunt_and_print(
-        spec,
+        resolve(fields),
         runs_dir,
         seeds=seeds,
         jobs=jobs or len(os.sched_getaffinity(0)),
         findings_max=findings,
         as_json=as_json,
+        vary=partial(vary, asked_for=frozenset(fields)) if swarm else None,
     )
 
 

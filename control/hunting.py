@@ -63,8 +63,10 @@ class Tally:
 
     @property
     def verdict(self) -> Verdict:
-        """That of all together; unknown if there are none."""
-        return combine(tuple(self.verdicts)) if self.verdicts else Verdict.UNKNOWN
+        """That of all together. Seeds that were unknown are counted and told, no more: of many
+        some are vacuous, and that says nothing of the others."""
+        told = [verdict for verdict in self.verdicts if verdict is not Verdict.UNKNOWN]
+        return combine(told) if told else Verdict.UNKNOWN
 
     def add(self, hunted: Hunted) -> None:
         """One more has ended."""
@@ -92,10 +94,12 @@ def hunt_and_print(
     jobs: int,
     findings_max: int,
     as_json: bool,
+    vary: Callable[[Spec, int], Spec] | None = None,
 ) -> int:
     """Try `seeds` seeds from that of the spec on; return the exit code.
 
-    Ends after `findings_max` findings; 0: goes on to the last seed.
+    Ends after `findings_max` findings; 0: goes on to the last seed. `vary` gives each seed a
+    configuration of its own.
     """
     if spec.env not in ("auto", "sim"):
         raise UsageError(
@@ -106,18 +110,19 @@ def hunt_and_print(
     numbers = range(spec.seed, spec.seed + seeds)
     spec = msgspec.structs.replace(spec, env="sim")
     click.echo(text.first_line(msgspec.to_builtins(spec)), err=as_json)
+    make = vary or _with_seed
     before = _directories(spec, runs_dir)
     tally = Tally(seeds)
     told_s = 0.0
     is_terminal = sys.stderr.isatty() and not as_json
     with _pool(jobs) as run_all, Interruption().installed() as interruption:
-        for hunted in run_all(partial(_try, spec, runs_dir), numbers):
+        for hunted in run_all(partial(_try, spec, make, runs_dir), numbers):
             tally.add(hunted)
             if as_json:
                 click.echo(msgspec.json.encode(hunted))
             elif hunted.verdict in _FINDINGS:
                 _clear(is_terminal)
-                for line in _told(hunted, spec):
+                for line in _told(hunted, make(spec, hunted.seed)):
                     click.echo(line)
             if is_terminal and time.monotonic() - told_s > TELL_EVERY_S:
                 told_s = time.monotonic()
@@ -133,9 +138,8 @@ def hunt_and_print(
 
 
 def _told(hunted: Hunted, spec: Spec) -> Iterator[str]:
-    found = msgspec.structs.replace(spec, seed=hunted.seed)
     yield f"seed {hunted.seed}  {hunted.verdict.value.upper()}  {hunted.why}"
-    yield f"  re-run     {rerun_command(found)}"
+    yield f"  re-run     {rerun_command(spec)}"
     if hunted.path:
         yield f"  report     {hunted.path}/report.html"
 
@@ -163,12 +167,16 @@ def _pool(jobs: int) -> Iterator[RunAll]:
         yield pool.imap_unordered
 
 
-def _try(spec: Spec, runs_dir: Path, seed: int) -> Hunted:
+def _with_seed(spec: Spec, seed: int) -> Spec:
+    return msgspec.structs.replace(spec, seed=seed)
+
+
+def _try(spec: Spec, make: Callable[[Spec, int], Spec], runs_dir: Path, seed: int) -> Hunted:
     """Run one seed; throw its directory away unless it is a finding."""
     from labrys.control.lifecycle import run_test
 
     outcome = run_test(
-        msgspec.structs.replace(spec, seed=seed),
+        make(spec, seed),
         runs_dir,
         interruption=Interruption(),
         say=lambda line: None,

@@ -80,11 +80,14 @@ def test_what_cannot_be_hunted_is_refused(
 def test_the_line_counts_verdicts_and_simulated_time() -> None:
     assert Tally(3).verdict is Verdict.UNKNOWN
     tally = Tally(3)
+    tally.add(Hunted(0, Verdict.UNKNOWN, 0.0, "coverage: vacuous"))
+    assert tally.verdict is Verdict.UNKNOWN
     tally.add(Hunted(1, Verdict.VALID, 1800.0))
+    assert {tally.verdict} == {Verdict.VALID}
     tally.add(Hunted(2, Verdict.INVALID, 1800.0, "raft: broken", "runs/x"))
-    assert tally.verdict is Verdict.INVALID
+    assert {tally.verdict} == {Verdict.INVALID}
     assert [finding.seed for finding in tally.findings] == [2]
-    assert tally.line().startswith("2 of 3 seeds, ")
+    assert tally.line().startswith("3 of 3 seeds, ")
     assert "1.000 simulated hours" in tally.line()
     assert tally.line().endswith("1 valid, 1 invalid") or tally.line().endswith(
         "1 invalid, 1 valid"
