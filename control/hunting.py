@@ -118,6 +118,8 @@ def hunt_and_print(
     with _pool(jobs) as run_all, Interruption().installed() as interruption:
         for hunted in run_all(partial(_try, spec, make, runs_dir), numbers):
             tally.add(hunted)
+            if hunted.path is not None:
+                RunDirectory(Path(hunted.path)).call_latest()
             if as_json:
                 click.echo(msgspec.json.encode(hunted))
             elif hunted.verdict in _FINDINGS:

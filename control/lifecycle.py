@@ -81,8 +81,8 @@ def run_test(
     `say` gets one line per step for people; `watch` sees every recorded op. Raises LabrysError
     only while there is no run directory yet; from then on a failure is part of the results.
 
-    With `keep`, as in a hunt, the directory stays only if the verdict says so, and nothing is drawn
-    and called the latest run before that is known.
+    With `keep`, as in a hunt, the directory stays and a report is drawn only if the verdict says
+    so, and it is the caller's to call it the latest run.
     """
     directory = create_run(runs_dir, spec, is_latest=keep is None)
     run = _Run(spec, directory, interruption, say, watch)
@@ -282,9 +282,7 @@ class _Run:
                 self._say(f"the report could not be drawn: {type(error).__name__}: {error}")
         with suppress(OSError):  # closing writes what could not be written before
             self._log.close()
-        if keep is not None and keep(verdict):
-            self.directory.call_latest()
-        elif keep is not None:
+        if keep is not None and not keep(verdict):
             self.directory.remove()
         exit_code = EXIT_INTERRUPTED if interrupted else judge.EXIT_CODES[verdict]
         return Outcome(run=self.directory, results=results, exit_code=exit_code)
