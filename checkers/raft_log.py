@@ -99,7 +99,8 @@ def _facts(lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
         if not _LINE.match(line) or line.count(" mono_ms=") > 1:
             continue  # on a full disk lines are torn, and the next one goes on where they end
         facts = dict(_WORD.findall(line))
-        if number == len(lines) and next(reversed(facts)) != "state_hash":
+        last = next(reversed(facts))
+        if number == len(lines) and last != "state_hash" and not facts[last].endswith('"'):
             facts.popitem()  # the last word of all may be torn: term=1 of term=12
         yield number, facts
 

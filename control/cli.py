@@ -180,7 +180,6 @@ def cli() -> None:
 @JSON
 def test(
     spec_file: Path | None,
-    hosts: str | None,
     options: tuple[str, ...],
     system_options: tuple[str, ...],
     faults: str | None,
@@ -220,8 +219,8 @@ def _fields(
 
     fields = read_spec(spec_file) if spec_file else {}
     fields |= {name: value for name, value in flags.items() if value is not None}
-    if hosts is not None:
-        fields["hosts"] = _hosts(hosts)
+    if flags.get("hosts") is not None:
+        fields["hosts"] = _hosts(flags["hosts"])
     if options:
         given = _options(options, "--option", "values=small")
         fields["workload_options"] = fields.get("workload_options", {}) | given
@@ -237,7 +236,7 @@ def _fields(
     return fields
 
 
-@cli.command(params=[each for each in test.params if each.name != "leave_cluster"])
+@cli.command(params=[each for each in test.params if each.name not in ("leave_cluster", "hosts")])
 @click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes  [default: one a core]"

@@ -110,7 +110,7 @@ STALE = [
         (["show", "7"], "runs"),
         (["history", "latest"], "runs"),
         (["runs"], "runs"),
-        (["doctor", "kubernetes"], "known: docker, netns, ssh"),
+        (["doctor", "kubernetes"], "known: docker, netns, sim, ssh"),
     ],
 )
 def test_bad_command_line_is_a_usage_error_that_names_the_mend(

@@ -116,4 +116,4 @@ def test_words_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert labrys("doctor", "--faults", "--quiet").returncode == 2
     unknown = labrys("doctor", "moon", "--faults")
     assert unknown.returncode == 2
-    assert "known: docker, netns, ssh" in unknown.stderr
+    assert "known: docker, netns, sim, ssh" in unknown.stderr
