@@ -164,7 +164,9 @@ class Snapshotter:
 
     def _on_restored(self, meta: SnapshotMeta, future: Future[Machine]) -> None:
         error = future.exception()
-        if error is not None:
+        # An older one than this node has meanwhile made itself may have been tidied up before it
+        # was read; it is not needed any more.
+        if error is not None and meta.index > self._raft.snapshot.index:
             self._fail(error)
         elif self._raft.installed(meta):
             self._install(future.result())
