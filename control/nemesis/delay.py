@@ -1,26 +1,15 @@
-"""Delay: packets from peers are held back on their way into some nodes.
-
-By `delayer`, a process in each node that is hurt: it holds packets back by NFQUEUE, which kernels
-without netem have as well. Whoever is to be undone is found by its pid file, so an undo needs to
-know nothing of the fault; and first the rules go, so that even a delayer that cannot be stopped
-holds nothing back any more.
-"""
+"""Delay: packets from peers are held back on their way into some nodes."""
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from labrys.control.environments.base import Environment, on_nodes
-from labrys.control.errors import ClusterError, MachineError, UsageError
-from labrys.control.nemesis import delayer
-from labrys.control.nemesis.aimed import AimedFault, AimedOptions
-from labrys.control.nemesis.chain import Chain
-from labrys.control.nemesis.helper import Helper
-from labrys.control.nemesis.package import Outcome, Planned, each
+from labrys.control.environments.base import Environment
+from labrys.control.errors import UsageError
+from labrys.control.nemesis.aimed import AimedOptions
+from labrys.control.nemesis.queued import QueuedFault
 from labrys.control.systems.base import System
 
-CHAIN: Final = "LABRYS-DELAY"
-QUEUE: Final = 213
 _BITES_FROM: Final = 0.5
 """The part of the delay that was asked for from which on it counts as felt."""
 
@@ -44,26 +33,29 @@ class DelayOptions(AimedOptions, frozen=True, forbid_unknown_fields=True, kw_onl
             raise UsageError(f"jitter: a part of the delay, from 0 to 1, not {self.jitter:g}")
 
 
-class Delay(AimedFault):
+class Delay(QueuedFault):
     """Holds back what peers send to the targets. Clients are served without delay."""
 
     kind = "delay"
     start_f = "start-delay"
     stop_f = "stop-delay"
-    undo_order = 0
     shade = "#e8dfa0"
-    mechanism = "iptables NFQUEUE and a process in the node"
     evidence = "how long packets were held"
-    cure_word = "emptying the chain, ending the process"
     options_type = DelayOptions
-    nodes_min = 2
+    what = "delayed packets"
+    chain = "LABRYS-DELAY"
+    hook = "INPUT"
+    queue = 213
+    process = "delayer"
+    healed_word = "hears at once"
+    trial: ClassVar[Mapping[str, Any]] = {
+        "delay_ms": 1, "jitter_ms": 0, "order": "keep", "seed": "",
+    }  # fmt: skip
 
     def __init__(self, env: Environment, system: System, options: DelayOptions) -> None:
         super().__init__(env, system, options)
         self._delays_ms, self._jitter = options.delay_ms, options.jitter
         self._order = "reorder" if options.reorder else "keep"
-        self._chain = Chain(env, CHAIN, "delayed packets", table="mangle")
-        self._delayer = Helper(env, "delayer", delayer.__file__)
 
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
         """Return whom to hurt and how much."""
@@ -71,59 +63,14 @@ class Delay(AimedFault):
         more = {"delay_ms": delay_ms, "jitter_ms": round(delay_ms * self._jitter, 3)}
         return {**super().plan(turn, seed), **more, "order": self._order, "seed": f"{seed}/{turn}"}
 
-    def apply(self, planned: Planned) -> Outcome:
-        """Start the delayers of the targets, and send them the packets of all peers."""
-        done, errors = each(planned.targets, lambda node: self._delay(node, planned.plan))
-        return Outcome(done=done, errors=errors)
+    def words(self, plan: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `QueuedFault`."""
+        return (str(plan["delay_ms"]), str(plan["jitter_ms"]), "0", plan["order"], plan["seed"])
 
-    def undo(self) -> Outcome:
-        """Take rules and delayers away from all nodes; tells how long packets were held."""
-        found, errors = each(self.env.nodes, self._let_go)
-        observed = {node: facts for node, facts in found.items() if facts.get("packets")}
-        return Outcome(
-            done={node: "hears at once" for node in found},
-            observed=observed,
-            bit=any(
-                facts["mean_ms"] >= _BITES_FROM * facts["asked_ms"] for facts in observed.values()
-            ),
-            errors=errors,
-        )
-
-    def set_up(self) -> None:
-        """Put the delayer into every node and try it. Raises MachineError where it cannot work."""
-        self._chain.prepare()
-
-        def prepare(node: str) -> None:
-            self._delayer.install(node)
-            self._let_go(node)
-            try:
-                self._start(node, {"delay_ms": 1, "jitter_ms": 0, "order": "keep", "seed": ""})
-            except ClusterError as error:
-                raise MachineError(
-                    f"{error}. Delays need the kernel's NFQUEUE (modprobe nfnetlink_queue) and the "
-                    "capability NET_ADMIN in the node"
-                ) from error
-            self._let_go(node)
-
-        on_nodes(self.env.nodes, prepare)
-
-    def tear_down(self) -> None:
-        """Leave no rule and no delayer behind."""
-        on_nodes(self.env.nodes, self._let_go)
-        self._chain.remove()
-
-    def _delay(self, node: str, plan: dict[str, Any]) -> str:
-        self._let_go(node)
-        self._start(node, plan)
-        rule = f"-j NFQUEUE --queue-num {QUEUE} --queue-bypass"
-        self._chain.set_for_peers(node, rule)
+    def hurt_word(self, plan: Mapping[str, Any]) -> str:
+        """See `QueuedFault`."""
         return f"hears {plan['delay_ms']:g} ms late"
 
-    def _start(self, node: str, plan: Mapping[str, Any]) -> None:
-        numbers = (QUEUE, plan["delay_ms"], plan["jitter_ms"], 0)
-        self._delayer.start(node, *map(str, numbers), plan["order"], plan["seed"])
-
-    def _let_go(self, node: str) -> Mapping[str, Any]:
-        """Undo it in one node; return how many packets were held, for how long and as was asked."""
-        self._chain.set(node, {})
-        return self._delayer.stop(node)
+    def bites(self, facts: Mapping[str, Any]) -> bool:
+        """Whether packets were held for about as long as was asked."""
+        return bool(facts["mean_ms"] >= _BITES_FROM * facts["asked_ms"])
