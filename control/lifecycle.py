@@ -123,7 +123,7 @@ class _Run:
         self.stage = make_stage(spec, directory.path, self._say, interruption.asked.set)
         self._env = self.stage.env
         self._system = self.stage.system
-        self._recorder = Recorder(directory.history)
+        self._recorder = Recorder(directory.history, is_prompt=self.stage.is_real)
         self._ledger = Ledger(directory.ledger, self.stage.clock_ns, is_durable=self.stage.is_real)
         self._workload = WORKLOADS[spec.workload]
         self._options = parse_options(
@@ -202,6 +202,7 @@ class _Run:
         self._say(f"recovered {self._timings['recovery_s']:.1f} s after the heal; final reads")
         with self._step("final phase"):
             self._mark(FINAL)
+            self._recorder.flush()
             recorded = read_history(self.directory.history).ops
             reads = self._workload.final_generator(self._options, spec.concurrency, recorded)
             self._play(generator.time_limit(FINAL_TIMEOUT_S, generator.clients(reads)))

@@ -27,6 +27,9 @@ LOG = "run.log"
 JUNIT = "junit.xml"
 REPORT = "report.html"
 
+KEPT_BACK_MAX = 200
+"""Ops that a recorder which is not prompt holds in memory."""
+
 
 class Recorder:
     """Appends ops to a history file, each flushed to the kernel before anything else happens.
@@ -37,10 +40,14 @@ class Recorder:
 
     The file stays locked while it is open: that is how others know that the run goes on, and the
     kernel lifts the lock however the run ends.
+
+    One that is not prompt keeps some ops back, up to `KEPT_BACK_MAX` or until `flush`: for a run
+    that can be had again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_prompt: bool = True) -> None:
         """Create the file at `path`. Raises MachineError when that is impossible."""
+        self._kept_back_max = 1 if is_prompt else KEPT_BACK_MAX
         self._path = path
         self._unwritten: list[bytes] = []
         self._size = 0
@@ -58,9 +65,14 @@ class Recorder:
         indexed = msgspec.structs.replace(op, index=self._count)
         self._count += 1
         self._unwritten.append(encode_op(indexed) + b"\n")
-        if self.failure is None:
+        if self.failure is None and len(self._unwritten) >= self._kept_back_max:
             self._flush()
         return indexed
+
+    def flush(self) -> None:
+        """Write what was kept back."""
+        if self.failure is None and self._unwritten:
+            self._flush()
 
     def close(self) -> bytes:
         """Write what is still unwritten; return the lines that the disk does not take even now."""

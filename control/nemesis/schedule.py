@@ -11,7 +11,6 @@ in each round, drawn so that all have their turns, and those of more weight more
 All of it is a function of the seed: plans and times do not depend on what the cluster does.
 """
 
-import functools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -131,20 +130,15 @@ class Schedule(Generator, frozen=True, kw_only=True):
     """When the first round begins for this kind, jitter aside; None until the schedule is asked for
     the first time. All is counted from here, so that jitter does not add up and kinds keep their
     phases."""
-    not_before: int = 0
+    due: int = 0
+    """When the next step is due, once it has `begun`. Kept, since it is asked for very often."""
 
     def begun(self, ctx: Context) -> "Schedule":
         """Return the schedule with its beginning, which is now if it had none."""
         if self.origin is not None:
             return self
         wait_ns = self.interval_ns // 2 + round(self.phase * self.round_ns)
-        return msgspec.structs.replace(self, origin=ctx.time + wait_ns)
-
-    @property
-    def due(self) -> int:
-        """When the next op is due; only once it has `begun`."""
-        assert self.origin is not None, "not begun"
-        return max(self.not_before, self.origin + self._offset_ns())
+        return msgspec.structs.replace(self, origin=ctx.time + wait_ns)._at(self.step, 0)
 
     def op(self, ctx: Context) -> "tuple[Op | Pending, Schedule]":
         """Return the next op when it is due. Never exhausted: wrap it in a time limit."""
@@ -155,8 +149,13 @@ class Schedule(Generator, frozen=True, kw_only=True):
         op = assign(ctx, self._next())
         if isinstance(op, Pending):
             return op, self
-        not_before = ctx.time + self._length_ns() // 2
-        return op, msgspec.structs.replace(self, step=self.step + 1, not_before=not_before)
+        return op, self._at(self.step + 1, ctx.time + self._length_ns() // 2)
+
+    def _at(self, step: int, not_before: int) -> "Schedule":
+        assert self.origin is not None, "not begun"
+        there = msgspec.structs.replace(self, step=step)
+        due = max(not_before, self.origin + there._offset_ns())
+        return msgspec.structs.replace(there, due=due)
 
     def _next(self) -> Op:
         turn, is_stop = divmod(self.step, 2)
@@ -173,16 +172,11 @@ class Schedule(Generator, frozen=True, kw_only=True):
     def _offset_ns(self) -> int:
         """When this step is due, counted from the origin."""
         turn, is_stop = divmod(self.step, 2)
+        rng = random.Random(f"{self.seed}/jitter/{self.step}")
         # A short fault must not be jittered away.
-        jitter_ns = min(self.interval_ns, self.hold_ns) * _jitter(self.seed, self.step)
+        jitter_ns = min(self.interval_ns, self.hold_ns) * rng.uniform(-JITTER, JITTER)
         number = self.rounds.of_turn(self.package.kind, turn)
         return number * self.round_ns + is_stop * self.hold_ns + round(jitter_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _jitter(seed: str, step: int) -> float:
-    """How early or late a step is. Kept: it is asked for again until the step is due."""
-    return random.Random(f"{seed}/jitter/{step}").uniform(-JITTER, JITTER)
 
 
 class Together(Generator, frozen=True, kw_only=True):
@@ -195,9 +189,13 @@ class Together(Generator, frozen=True, kw_only=True):
 
     def op(self, ctx: Context) -> Step:
         """Return the op that is due first, as soon as it is."""
-        schedules = [schedule.begun(ctx) for schedule in self.schedules]
+        if self.schedules[0].origin is None:
+            return Together(schedules=tuple(each.begun(ctx) for each in self.schedules)).op(ctx)
+        schedules = list(self.schedules)
         place = min(range(len(schedules)), key=lambda place: schedules[place].due)
         op, schedules[place] = schedules[place].op(ctx)
+        if isinstance(op, Pending):
+            return op, self
         return op, Together(schedules=tuple(schedules))
 
 

@@ -10,7 +10,6 @@ plain as ours are.
 
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -20,10 +19,14 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from labrys.control.sim.machine import Exchange, Machine
 from labrys.control.sim.world import SECOND_NS, World
-from labrys.node.answers import Answer
+from labrys.node.answers import JSON, Answer
 from labrys.node.api import Call
 
 _PLAIN: Final = frozenset({"data", "json", "headers", "timeout", "allow_redirects", "stream"})
+_SCHEME_LENGTH: Final = len("http://")
+_NO_HEADERS: Final[CaseInsensitiveDict[str]] = CaseInsensitiveDict()
+_JSON_HEADERS: Final = CaseInsensitiveDict({"Content-Type": JSON})
+"""Shared: nobody changes the headers of an answer."""
 _NO_COOKIES: Final = requests.cookies.RequestsCookieJar()
 
 
@@ -42,7 +45,8 @@ class SimSession(requests.Session):
             return super().request(method, url, **how)
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = method, url
-        prepared.headers = CaseInsensitiveDict(how.get("headers") or {})
+        headers = how.get("headers")
+        prepared.headers = CaseInsensitiveDict(headers) if headers else _NO_HEADERS
         prepared.body = how.get("data")
         if how.get("json") is not None:
             prepared.body = msgspec.json.encode(how["json"])
@@ -63,9 +67,10 @@ class SimAdapter(BaseAdapter):
         """Wait for the answer; raises what requests' own adapter raises."""
         assert request.url is not None
         assert request.method is not None
-        parts = urlsplit(request.url)
+        # http://HOST:PORT/...
+        place, slash, path = request.url[_SCHEME_LENGTH:].partition("/")
         read_s = timeout[1] if isinstance(timeout, tuple) else timeout
-        machine = self._machines.get(parts.hostname or "")
+        machine = self._machines.get(place.partition(":")[0])
         process = machine.process if machine is not None else None
         world = self._world
         if process is None or not process.is_listening:
@@ -79,7 +84,7 @@ class SimAdapter(BaseAdapter):
         body = request.body or b""
         call = Call(
             request.method,
-            (f"{parts.path}?{parts.query}" if parts.query else parts.path).encode(),
+            f"{slash}{path}".encode(),
             body if isinstance(body, bytes) else body.encode(),
             _header(headers, "Labrys-Session"),
             _header(headers, "Labrys-Seq"),
@@ -111,7 +116,11 @@ class SimResponse(requests.Response):
         self._content_consumed = True
         self._next = None
         self.status_code = answer.status
-        self.headers = CaseInsensitiveDict({"Content-Type": answer.content_type})
+        self.headers = (
+            _JSON_HEADERS
+            if answer.content_type == JSON
+            else CaseInsensitiveDict({"Content-Type": answer.content_type})
+        )
         self.raw = _Body(answer.body)
         self.url = request.url or ""
         self.encoding = "utf-8"

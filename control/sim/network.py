@@ -11,6 +11,7 @@ them and the nodes.
 
 from collections.abc import Mapping
 from functools import partial
+from math import log
 from typing import TYPE_CHECKING, Final
 
 from labrys.control.nemesis.grudge import Grudge
@@ -71,7 +72,7 @@ class Network:
     def latency_ns(self, sender: NodeId, target: NodeId) -> int:
         """How long a packet takes that gets through at once, were it the only one."""
         rng = self._rng
-        taken_ns = self._base_ns[sender, target] + int(rng.expovariate(1.0) * TAIL_NS)
+        taken_ns = self._base_ns[sender, target] + int(-log(1.0 - rng.random()) * TAIL_NS)
         if target in self.delay:
             delay_ns, jitter_ns = self.delay[target]
             held_ns = delay_ns + int(rng.uniform(-1.0, 1.0) * jitter_ns)

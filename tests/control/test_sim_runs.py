@@ -15,7 +15,8 @@ from labrys.control.nemesis.nemesis import PACKAGES, assert_possible, obstacle
 from labrys.control.sim.faults import SIM_PACKAGES
 
 LABRYS = Path(sys.executable).with_name("labrys")
-SEEDS = range(1, 9)
+SEEDS = range(1, 1 + int(os.environ.get("LABRYS_SIM_SEEDS", "8")))
+"""How many are run twice; 50 take a minute."""
 _MANY = """\
 import sys
 from pathlib import Path

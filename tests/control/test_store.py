@@ -10,7 +10,14 @@ from labrys.checkers.history import decode_op, read_history
 from labrys.checkers.op import Op, OpType
 from labrys.control.errors import MachineError, UsageError
 from labrys.control.spec import resolve
-from labrys.control.store import Recorder, all_runs, create_run, find_run, write_atomically
+from labrys.control.store import (
+    KEPT_BACK_MAX,
+    Recorder,
+    all_runs,
+    create_run,
+    find_run,
+    write_atomically,
+)
 
 
 def op(value: int) -> Op:
@@ -24,6 +31,22 @@ def test_recorded_ops_are_on_disk_at_once_and_numbered(tmp_path: Path) -> None:
     assert recorder.append(op(1)).index == 1
     assert [o.value for o in read_history(tmp_path / "history.jsonl").ops] == [0, 1]
     assert recorder.close() == b""
+
+
+def test_recorder_that_is_not_prompt_keeps_a_few_ops_back(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    recorder = Recorder(path, is_prompt=False)
+    for value in range(KEPT_BACK_MAX - 1):
+        assert recorder.append(op(value)).index == value
+    assert path.read_bytes() == b""
+    recorder.append(op(KEPT_BACK_MAX - 1))
+    assert len(read_history(path).ops) == KEPT_BACK_MAX
+    recorder.append(op(KEPT_BACK_MAX))
+    recorder.flush()
+    assert len(read_history(path).ops) == KEPT_BACK_MAX + 1
+    recorder.append(op(KEPT_BACK_MAX + 1))
+    assert recorder.close() == b""
+    assert len(read_history(path).ops) == KEPT_BACK_MAX + 2
 
 
 def test_full_disk_leaves_whole_lines_and_later_ops_are_saved_at_the_end(
