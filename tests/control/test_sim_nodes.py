@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 import requests
 
+from labrys.checkers.checker import Evidence
+from labrys.checkers.history import History
+from labrys.checkers.raft_log import RaftLog
+from labrys.checkers.verdict import Verdict
 from labrys.control.errors import InternalError
 from labrys.control.process import State
 from labrys.control.sim import machine as machines
@@ -133,6 +137,31 @@ def test_a_kill_loses_or_tears_what_was_not_flushed(monkeypatch: pytest.MonkeyPa
             torn += "event=recovered" in rig.log("n1")
             rig.stage.env.destroy()
     assert torn
+
+
+def test_a_node_logs_no_term_that_a_kill_can_still_take_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by the simulation: who read the log took it for a node that had lost its term."""
+    monkeypatch.setattr(machines, "SYNC_NS", (60 * MS_NS, 110 * MS_NS))
+    rig = Rig()
+    with rig.stage.entered():
+        rig.begin()
+        for round_number in range(12):
+            (leader,) = rig.system.leaders()
+            others = [node for node in ("n1", "n2", "n3") if node != leader]
+            rig.system.kill(leader)
+            rig.world.sleep(0.35 + 0.03 * round_number)
+            for node in others:
+                rig.system.kill(node)
+            rig.begin()
+        logs = {
+            node: [f"2000-01-01T00:00:00.000Z {line}" for line in rig.log(node).splitlines()]
+            for node in ("n1", "n2", "n3")
+        }
+        rig.stage.env.destroy()
+    result = RaftLog().check(History([]), Evidence(logs=logs))
+    assert result.verdict is Verdict.VALID, result.findings
 
 
 def test_a_cluster_that_stays_stuck_breaks_a_promise(
