@@ -293,6 +293,26 @@ def hunt(
     )
 
 
+@cli.command(cls=RunCommand, epilog=RUN_HELP)
+@click.argument("run", metavar="RUN", default="latest")
+@click.option("--env", help="Another environment: the faults of a simulated run against docker.")
+@RUNS_DIR
+@JSON
+def replay(run: str, env: str | None, runs_dir: Path, as_json: bool) -> int:
+    """Run a stored run again: the same seed and the same faults.
+
+    A simulated run is the same to the byte, and it is told whether it was. In a real environment
+    the recorded faults come again at their moments; the timing of threads and network cannot.
+
+    \b
+    Example:  labrys replay latest
+              labrys replay -1 --env docker
+    """
+    from labrys.control.replaying import replay_and_print
+
+    return replay_and_print(run, runs_dir, env, as_json=as_json)
+
+
 @cli.command(cls=RunCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--model", help="Judge bare files as, e.g. cas-register, fifo-queue, list-append.")
