@@ -37,9 +37,8 @@ def test_the_first_finding_ends_it_and_can_be_run_again(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     (found,) = runs(tmp_path)
     assert f"seed {found}  INVALID  raft: 1 broken invariants: violation" in done.stdout
-    assert (
-        f"labrys test --env sim --nodes 3 --bug early-ack --time-limit 3 --rate 50 --seed {found}"
-    )
+    again = f"--env sim --nodes 3 --bug early-ack --time-limit 3 --rate 50 --seed {found}"
+    assert f"labrys test {again}" in done.stdout
     results = json.loads((tmp_path / "latest/results.json").read_text())
     assert (results["verdict"], results["seed"]) == ("invalid", int(found))
     assert (tmp_path / "latest/report.html").exists()
