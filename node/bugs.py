@@ -10,14 +10,14 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from labrys.node.audit import Audit
 from labrys.node.commands import decode_logged
 from labrys.node.configuration import decode_configuration
-from labrys.node.disk import File, OsDisk
+from labrys.node.disk import Disk, File, OsDisk
 from labrys.node.effects import Effects, Persist, Restored
 from labrys.node.errors import UsageError
 from labrys.node.frames import HEADER_BYTES, Damaged, frame_size, is_sound
@@ -147,13 +147,24 @@ class SkipFsync(Storage):
     Whatever is left of it after a power failure is taken for the whole.
     """
 
-    def __init__(self, directory: Path, node: NodeId, **options: Any) -> None:
-        super().__init__(directory, node, disk=_Unflushed(), **options)
+    def __init__(
+        self, directory: Path, node: NodeId, *, disk: Disk | None = None, **options: Any
+    ) -> None:
+        unflushed = cast(Disk, _Unflushed(disk or OsDisk()))
+        super().__init__(directory, node, disk=unflushed, **options)
 
 
-class _Unflushed(OsDisk):
+class _Unflushed:
+    """A disk all of whose files that are continued go unflushed."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
     def open(self, path: Path) -> File:
-        return _UnflushedFile(super().open(path))
+        return _UnflushedFile(self._disk.open(path))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
 
 
 class _UnflushedFile:
