@@ -27,8 +27,6 @@ from labrys.control.report import text
 from labrys.control.spec import Spec, rerun_command
 from labrys.control.store import RunDirectory
 
-SEEDS_PER_PROCESS: Final = 50
-"""A process that has run so many is replaced, so that nothing can pile up in it."""
 TELL_EVERY_S: Final = 0.5
 EXIT_INTERRUPTED: Final = 130
 _FINDINGS: Final = (Verdict.INVALID, Verdict.ERROR)
@@ -160,13 +158,17 @@ def _pool(jobs: int) -> Iterator[RunAll]:
     if jobs == 1:
         yield map
         return
-    # Signals are for the parent; it ends the others.
-    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    pool = multiprocessing.get_context("fork").Pool(
-        jobs, ignore, maxtasksperchild=SEEDS_PER_PROCESS
-    )
-    with pool:
+    # All of them are made now, before signals are handled here, and none is replaced later: one
+    # that is just being made would not end with the others.
+    with multiprocessing.get_context("fork").Pool(jobs, _leave_signals) as pool:
         yield pool.imap_unordered
+
+
+def _leave_signals() -> None:
+    """Signals are for the parent: it ends the others, by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _with_seed(spec: Spec, seed: int) -> Spec:
