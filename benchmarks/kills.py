@@ -4,7 +4,8 @@
     python -m benchmarks.kills --env netns --count 50 --faults all
 
 A run with all faults is killed at a moment drawn from its whole life, set-up and tear-down
-included. Nothing else may run on the machine meanwhile: what others make would be taken for its.
+included. With --env docker nothing else may use the engine meanwhile: what others make there would
+be taken for its. Namespaces touch no engine, so what belongs to one is not looked at.
 Then every other time `labrys heal` cleans up, and every other time the next run does it by itself.
 What must be as it was before: containers, networks, network namespaces, mounts, loop devices, the
 host's iptables rules and queues, and the processes that stem from the run, stopped ones above all.
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,8 +60,18 @@ def processes(mark: str) -> set[str]:
     return found
 
 
-def machine() -> dict[str, set[str]]:
-    """What a run may change on the machine, as it is now."""
+def machine(env: str) -> dict[str, set[str]]:
+    """What a run in this environment may change on the machine, as it is now."""
+    found = everything()
+    if env == "netns":
+        for what in ("container", "network", "volume", "interface"):
+            found[what].clear()
+        found["mount"] = {line for line in found["mount"] if "docker" not in line}
+    return found
+
+
+def everything() -> dict[str, set[str]]:
+    """What there is on the machine now."""
     return {
         "container": lines("docker", "ps", "-a", "--format", "{{.Names}}"),
         "network": lines("docker", "network", "ls", "--format", "{{.Name}}"),
@@ -132,7 +144,7 @@ def main() -> int:
         mark = f"{options.seed}-{number}-{os.getpid()}"
         with TemporaryDirectory(prefix="labrys-kills-") as folder:
             runs_dir = Path(folder)
-            before = machine()
+            before = machine(options.env)
             words = ["--env", options.env, "--faults", options.faults]
             words += ["--time-limit", f"{options.time_limit:g}", "--fault-interval", "2"]
             words += ["--seed", str(number)]
@@ -143,7 +155,7 @@ def main() -> int:
                 how = "next run"
                 next_run = ["test", "--env", options.env, "--time-limit", "1"]
                 done = labrys(*next_run, "--runs-dir", str(runs_dir / "next"))
-            wrong = settled(lambda before=before, mark=mark: left_over(before, mark))  # type: ignore[misc]
+            wrong = settled(partial(left_over, options.env, before, mark))
             if done.returncode not in (0, 3):
                 wrong.append(f"{how} ended with exit code {done.returncode}: {done.stderr[-500:]}")
             judged = None
