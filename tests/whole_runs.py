@@ -103,7 +103,7 @@ def check_correct_run(folder: Path, env: str) -> WholeRun:
     run = WholeRun(
         folder,
         *("--env", env, "--faults", "partition,delay,loss,reset,kill,pause,leadership"),
-        *("--time-limit", "20", "--fault-interval", "2", "--seed", "4"),
+        *("--time-limit", "20", "--fault-interval", "2", "--faults-at-once", "7", "--seed", "4"),
     )
     out = run.end()
     assert run.process.returncode == 0, out

@@ -174,6 +174,16 @@ def test_late_nemesis_plays_in_order_of_time() -> None:
     assert all({*turn[:3]} == starts and {*turn[3:]} == stops for turn in turns), turns
 
 
+@pytest.mark.parametrize(
+    ("kind_count", "seconds", "at_once"),
+    [(4, 60, 4), (5, 60, 2), (9, 60, 3), (17, 60, 4), (17, 120, 3), (17, 30, 6), (17, 5, 17)],
+)
+def test_of_many_kinds_so_many_strike_that_each_has_its_turn(
+    kind_count: int, seconds: float, at_once: int
+) -> None:
+    assert Timetable(5.0, time_limit_s=seconds).kinds_at_once(kind_count) == at_once
+
+
 # --- Lists of faults ------------------------------------------------------------------------------
 
 PLAN = [
