@@ -88,9 +88,11 @@ def everything() -> dict[str, set[str]]:
     }
 
 
-def left_over(before: dict[str, set[str]], mark: str) -> list[str]:
+def left_over(env: str, before: dict[str, set[str]], mark: str) -> list[str]:
     """What is there now and was not before."""
-    found = [f"{what} {name}" for what, names in machine().items() for name in names - before[what]]
+    found = [
+        f"{what} {name}" for what, names in machine(env).items() for name in names - before[what]
+    ]
     return found + [f"process {process}" for process in processes(mark)]
 
 
