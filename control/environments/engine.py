@@ -86,8 +86,9 @@ def _remove_container(container: Container) -> None:
         except NotFound:
             return
         except APIError as error:
-            # 409: somebody else, perhaps `labrys heal`, is removing it at this moment.
-            if error.status_code != 409 or time.monotonic() > deadline:
+            # 409: somebody else, perhaps `labrys heal`, is removing it at this moment. 500: both
+            # got as far as its files, and the engine stumbles over what the other one deletes.
+            if error.status_code not in (409, 500) or time.monotonic() > deadline:
                 raise MachineError(f"{container.name}: cannot be removed: {error}") from error
             time.sleep(0.1)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 
 from labrys.control.environments import docker, engine, image, owner
 from labrys.control.environments.shell import Shell
@@ -183,3 +183,30 @@ def test_a_subnet_that_is_taken_is_passed_over(tmp_path: Path) -> None:
     _, subnet = docker._make_network(engine_, "labrys-x", {})
     assert len(set(asked)) == 3
     assert asked[-1] == f"{subnet}.0/24"
+
+
+class Contested:
+    """A container that somebody else is removing, too."""
+
+    id = name = "n1"
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+
+    def remove(self, *, force: bool, v: bool) -> None:
+        response = requests.Response()
+        response.status_code = self.statuses.pop(0)
+        if response.status_code == 404:
+            raise NotFound("gone", response)
+        raise APIError("busy", response)
+
+
+def test_container_that_another_heal_removes_at_the_same_time_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    container = Contested(409, 500, 500, 404)
+    engine.remove([container], [])  # type: ignore[list-item]  # it is no real one
+    assert container.statuses == []
+    monkeypatch.setattr(engine, "_GONE_WITHIN_S", 0)
+    with pytest.raises(MachineError, match="n1: cannot be removed"):
+        engine.remove([Contested(500, 500)], [])  # type: ignore[list-item]  # it is no real one
