@@ -178,17 +178,7 @@ def cli() -> None:
 @RUNS_DIR
 @click.option("--leave-cluster", is_flag=True, help="Do not stop and remove the nodes.")
 @JSON
-def test(
-    spec_file: Path | None,
-    options: tuple[str, ...],
-    system_options: tuple[str, ...],
-    faults: str | None,
-    fault_plan: str | None,
-    runs_dir: Path,
-    leave_cluster: bool,
-    as_json: bool,
-    **flags: Any,
-) -> int:
+def test(runs_dir: Path, leave_cluster: bool, as_json: bool, **given: Any) -> int:
     """Run one test and judge it; flags override the spec.
 
     \b
@@ -199,20 +189,21 @@ def test(
     """
     from labrys.control.spec import resolve
 
-    spec = resolve(_fields(spec_file, options, system_options, faults, fault_plan, runs_dir, flags))
+    spec = resolve(_fields(runs_dir, **given))
     from labrys.control.running import run_and_print
 
     return run_and_print(spec, runs_dir, leave_cluster=leave_cluster, as_json=as_json)
 
 
 def _fields(
+    runs_dir: Path,
+    *,
     spec_file: Path | None,
     options: tuple[str, ...],
     system_options: tuple[str, ...],
     faults: str | None,
     fault_plan: str | None,
-    runs_dir: Path,
-    flags: dict[str, Any],
+    **flags: Any,
 ) -> dict[str, Any]:
     """Return what a spec file and the flags, which override it, say together."""
     from labrys.control.spec import read_spec
@@ -252,18 +243,13 @@ def _fields(
     "--swarm", is_flag=True, help="Let each seed draw what is not given: faults, nodes, rhythm, ..."
 )
 def hunt(
-    spec_file: Path | None,
-    options: tuple[str, ...],
-    system_options: tuple[str, ...],
-    faults: str | None,
-    fault_plan: str | None,
     runs_dir: Path,
     as_json: bool,
     seeds: int,
     jobs: int | None,
     findings: int,
     swarm: bool,
-    **flags: Any,
+    **given: Any,
 ) -> int:
     """Simulate one test with many seeds, from --seed on, until one fails.
 
@@ -281,7 +267,7 @@ def hunt(
     from labrys.control.spec import resolve
     from labrys.control.swarm import vary
 
-    fields = _fields(spec_file, options, system_options, faults, fault_plan, runs_dir, flags)
+    fields = _fields(runs_dir, **given)
     return hunt_and_print(
         resolve(fields),
         runs_dir,

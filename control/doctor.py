@@ -36,18 +36,17 @@ class Fact(msgspec.Struct, frozen=True):
 def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> int:
     """Print the facts and return 0 if a test can run here (in environment `what`), else 4."""
     places = [_ssh()] if what == _SSH else [_environment(name) for name in asked_for(what)]
-    clocks = _clocks()
-    facts = places if what else [_python(), *places, clocks, _runs_dir(runs_dir), _cores()]
-    # Whether its hosts answer is not for this machine to say: ssh is told, but decides nothing.
-    hosts = [] if quiet or what else [_ssh()]
+    facts = places if what else [_python(), *places, _runs_dir(runs_dir), _cores()]
+    # These are told, but decide nothing: a test without clock faults needs no compiler, and whether
+    # the hosts of ssh answer is not for this machine to say.
+    more = [] if quiet or what else [_clocks(), _ssh()]
     if not quiet:
-        for fact in (*facts, *hosts):
+        for fact in (*facts, *more):
             if as_json:
                 click.echo(msgspec.json.encode(fact))
             else:
                 click.echo(f"{'ok ' if fact.ok else 'NO '} {fact.name:<10} {fact.found}")
-    # A test without clock faults needs no compiler.
-    others = (fact for fact in facts if fact not in (*places, clocks))
+    others = (fact for fact in facts if fact not in places)
     usable = any(place.ok for place in places) and all(fact.ok for fact in others)
     if not quiet and not as_json and what is None:
         best = next((place.name for place in places if place.ok and usable), None)
@@ -55,7 +54,7 @@ def examine(what: str | None, runs_dir: Path, *, quiet: bool, as_json: bool) -> 
             f"a test can run here: labrys test --env {best}"
             if best
             else "no test can run here"
-            + (", but on other hosts with --env ssh" if hosts[0].ok else "")
+            + (", but on other hosts with --env ssh" if more[-1].ok else "")
         )
     return 0 if usable else 4
 

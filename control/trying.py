@@ -17,7 +17,7 @@ from labrys.control.environments import namespaces
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment
 from labrys.control.errors import LabrysError
-from labrys.control.nemesis.nemesis import PACKAGES, needs_of, obstacle
+from labrys.control.nemesis.nemesis import PACKAGES, needs_of, obstacle, possible
 from labrys.control.nemesis.package import FaultPackage
 from labrys.control.spec import node_names
 from labrys.control.systems.raftkv import RaftKv
@@ -118,13 +118,13 @@ def _try(name: str, hosts: Sequence[str]) -> _Obstacles:
 
 def _obstacles(env: Environment) -> Mapping[str, str | None]:
     """Provision `env`, prepare every fault in it, and remove it again."""
-    found: _Obstacles = {kind: p.obstacle(env.name) for kind, p in PACKAGES.items()}
-    possible = [kind for kind, reason in found.items() if reason is None]
+    can, reasons = possible(PACKAGES, env.name)
+    found: _Obstacles = {kind: reasons.get(kind) for kind in PACKAGES}
     try:
-        env.require(needs_of(possible))
+        env.require(needs_of(can))
         env.provision()
         system = RaftKv(env, seed=0)
-        for kind in possible:
+        for kind in can:
             package_type = PACKAGES[kind]
             package = package_type(env, system, package_type.options_type())
             try:
