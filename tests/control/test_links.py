@@ -23,9 +23,6 @@ from labrys.control.nemesis.package import Options, Planned
 _REASON = netns.probe()
 
 
-INTENSITIES = {"delay": "delay_ms", "loss": "percent", "bandwidth": "kbit_s", "flap": "flap_ms"}
-
-
 def faults() -> list[AimedFault]:
     env, system = FakeEnvironment(), FakeSystem()
     return [
@@ -34,15 +31,6 @@ def faults() -> list[AimedFault]:
         Bandwidth(env, system, BandwidthOptions()),
         Flap(env, system, FlapOptions()),
     ]
-
-
-def test_plans_come_from_the_seed_alone_and_draw_every_intensity() -> None:
-    for fault, again in zip(faults(), faults(), strict=True):
-        plans = [fault.plan(turn, "seed") for turn in range(40)]
-        assert plans == [again.plan(turn, "seed") for turn in range(40)]
-        assert plans != [fault.plan(turn, "other") for turn in range(40)]
-        assert len({plan[INTENSITIES[fault.kind]] for plan in plans}) == 3
-        assert {plan["targets"] for plan in plans} >= {"leader", "one", "minority"}
 
 
 def test_loss_is_a_rule_for_each_peer_in_the_nodes_that_are_hurt_and_in_no_other() -> None:

@@ -17,7 +17,7 @@ from labrys.control.environments import netns
 from labrys.control.environments.gate import Gate
 from labrys.control.errors import ClusterError, MachineError, UsageError
 from labrys.control.ledger import Ledger, read_ledger
-from labrys.control.nemesis.aimed import AimedFault, AimedOptions
+from labrys.control.nemesis.aimed import AimedOptions
 from labrys.control.nemesis.freeze import Freeze
 from labrys.control.nemesis.nemesis import (
     PACKAGES,
@@ -36,26 +36,6 @@ from labrys.control.running import without_impossible
 from labrys.control.spec import resolve
 
 _REASON = netns.probe()
-
-INTENSITIES = {"restart-storm": "up_ms", "slow-cpu": "share", "oom": "room_mib"}
-
-
-def faults() -> list[AimedFault]:
-    env, system = LimitedEnvironment(), FakeSystem()
-    return [
-        RestartStorm(env, system, StormOptions()),
-        SlowCpu(env, system, SlowCpuOptions()),
-        Oom(env, system, OomOptions()),
-    ]
-
-
-def test_plans_come_from_the_seed_alone_and_draw_every_intensity() -> None:
-    for fault, again in zip(faults(), faults(), strict=True):
-        plans = [fault.plan(turn, "seed") for turn in range(40)]
-        assert plans == [again.plan(turn, "seed") for turn in range(40)]
-        assert plans != [fault.plan(turn, "other") for turn in range(40)]
-        assert len({plan[INTENSITIES[fault.kind]] for plan in plans}) == 3
-        assert {plan["targets"] for plan in plans} >= {"leader", "one", "minority"}
 
 
 @pytest.mark.parametrize(
