@@ -152,6 +152,8 @@ _SOURCES: Final = (
 
 def obstacle(environment: str) -> str | None:
     """Return why no node of `environment` can have a faulty disk on this machine, and the mend."""
+    if environment == "ssh":
+        return None  # the hosts have the device, or say that they lack it before anything starts
     if environment == "docker" and not os.environ.get("DOCKER_HOST", "unix:").startswith("unix:"):
         return None  # the engine is elsewhere, and says so itself when it has no such device
     if not DEVICE.exists():

@@ -138,6 +138,7 @@ class SshEnvironment:
         self._connecting = {node: threading.Lock() for node in nodes}
         self._lock = threading.Lock()  # of all that follows
         self._connections: dict[str, Connection] = {}
+        self._needs: frozenset[str] = frozenset()
         self._addresses: dict[str, str] = {}
         self._pythons: dict[str, str] = {}
         self._held: set[str] = set()
@@ -155,7 +156,8 @@ class SshEnvironment:
         return self._nodes
 
     def require(self, needs: frozenset[str]) -> None:
-        """A host can do what root can do there; what it lacks a fault finds when it is set up."""
+        """Have `provision` look whether the hosts can do it. Beyond that, root there can do all."""
+        self._needs = needs
 
     def provision(self) -> None:
         """Connect to all hosts, take them for this run, and clean what an earlier one left there.
@@ -389,9 +391,18 @@ class SshEnvironment:
                 f"{node}: the host {self._hosts[node]} lacks {', '.join(missing)}; "
                 f"on Debian: apt-get install {packages}"
             )
+        self._check_needs(node)
         self._clean(node)
         self._check_addresses(node)
         self._run_checked(node, f"mkdir -p {_HOME} {_LOGS}", "making its folders")
+
+    def _check_needs(self, node: str) -> None:
+        """Raise MachineError if faults that were asked for take what this host lacks."""
+        if "fuse" in self._needs and self.run(node, "test -c /dev/fuse").code != 0:
+            raise MachineError(
+                f"{node}: the host {self._hosts[node]} has no /dev/fuse, which the faults disk and "
+                "power take: `modprobe fuse` there, or leave these two out"
+            )
 
     def _check_addresses(self, node: str) -> None:
         """Raise MachineError unless what this host sends to its peers comes from its address."""

@@ -5,15 +5,12 @@ was to happen in it in the meantime happens afterwards, and no other fault can b
 Hence the other faults come first and this one ends before them, at the latest when they do.
 """
 
-from typing import Any, Final
+from typing import Any
 
-from labrys.control.environments import registry
 from labrys.control.environments.base import Freezable, on_nodes
 from labrys.control.errors import MachineError
 from labrys.control.nemesis.aimed import AimedFault
 from labrys.control.nemesis.package import Outcome, Planned, each
-
-_OBSTACLE: Final = "it cannot let a whole node stand still; pause stops the database alone"
 
 
 class Freeze(AimedFault):
@@ -33,11 +30,8 @@ class Freeze(AimedFault):
     mechanism = "docker pause, SIGSTOP to all in a namespace"
     evidence = "processes that stand still"
     cure_word = "docker unpause, SIGCONT"
-
-    @classmethod
-    def obstacle(cls, environment: str) -> str | None:
-        """Return why `environment` cannot do it; None if it can."""
-        return None if registry.offers(environment, Freezable) else _OBSTACLE
+    capability = Freezable
+    without = "it cannot let a whole node stand still; pause stops the database alone"
 
     def apply(self, planned: Planned) -> Outcome:
         """Freeze the targets, in parallel."""
@@ -66,5 +60,5 @@ class Freeze(AimedFault):
 
     def _freezer(self) -> Freezable:
         if not isinstance(self.env, Freezable):
-            raise MachineError(f"freeze: not with --env {self.env.name}: {_OBSTACLE}")
+            raise MachineError(f"freeze: not with --env {self.env.name}: {self.without}")
         return self.env

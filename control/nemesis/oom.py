@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from labrys.control import process
-from labrys.control.environments import registry
 from labrys.control.environments.base import Environment, MemoryLimited, on_nodes
 from labrys.control.errors import MachineError, UsageError
 from labrys.control.nemesis import hog
@@ -30,9 +29,6 @@ DIES_WITHIN_S: Final = 2.0
 _POLL_S: Final = 0.02
 _HOG_MORE_MIB: Final = 64
 """How much the hog takes beyond the room, if nobody stops it: its share and what was reclaimed."""
-_OBSTACLE: Final = (
-    "it cannot limit a node's memory, which takes control groups; use --env docker, or kill"
-)
 
 
 class OomOptions(AimedOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,6 +57,10 @@ class Oom(AimedFault):
     evidence = "processes killed by the kernel"
     cure_word = "lifting the limit, starting it"
     options_type = OomOptions
+    capability = MemoryLimited
+    without = (
+        "it cannot limit a node's memory, which takes control groups; use --env docker, or kill"
+    )
 
     def __init__(self, env: Environment, system: System, options: OomOptions) -> None:
         super().__init__(env, system, options)
@@ -68,11 +68,6 @@ class Oom(AimedFault):
         self._hog = Helper(env, "hog", hog.__file__)
         self._killed: dict[str, int] = {}
         """By node that is limited: how many processes had been killed there before."""
-
-    @classmethod
-    def obstacle(cls, environment: str) -> str | None:
-        """Return why `environment` cannot do it; None if it can."""
-        return None if registry.offers(environment, MemoryLimited) else _OBSTACLE
 
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
         """Return whom to hurt and how much room to leave."""
@@ -137,5 +132,5 @@ class Oom(AimedFault):
 
     def _limit(self, node: str, room_bytes: int | None) -> int:
         if not isinstance(self.env, MemoryLimited):
-            raise MachineError(f"oom: not with --env {self.env.name}: {_OBSTACLE}")
+            raise MachineError(f"oom: not with --env {self.env.name}: {self.without}")
         return self.env.limit_memory(node, room_bytes)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
+from labrys.control.environments import registry as environments
 from labrys.control.environments.base import Environment, on_nodes
 from labrys.control.errors import LabrysError, UsageError
 from labrys.control.systems.base import System
@@ -96,6 +97,10 @@ class FaultPackage(ABC):
     """The option that narrows what is drawn, and what a short form such as `kill:all` sets."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What nodes must be made able to do for it; see `Environment.require`."""
+    capability: ClassVar[type | None] = None
+    """What an environment must offer beyond `Environment`: `Freezable`, ..."""
+    without: ClassVar[str] = ""
+    """Why there are no such faults where that is not offered, and what to do instead."""
     nodes_min: ClassVar[int] = 1
     """Fewer nodes cannot be hurt so."""
 
@@ -119,7 +124,12 @@ class FaultPackage(ABC):
         None: there are. Asked before there are any nodes; what only a node can tell is for
         `set_up` to find out.
         """
-        return None
+        return None if cls.is_offered(environment) else cls.without
+
+    @classmethod
+    def is_offered(cls, environment: str) -> bool:
+        """Whether `environment` was made for such faults; some machine may still lack something."""
+        return cls.capability is None or environments.offers(environment, cls.capability)
 
     def environ(self, node: str) -> Mapping[str, str]:
         """Return the variables that the database of `node` has to be started with for this fault.

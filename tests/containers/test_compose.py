@@ -10,6 +10,7 @@ import pytest
 from tests.whole_runs import eventually
 
 DOCKER = Path(__file__).parents[2] / "docker"
+FILES = [f"-f{DOCKER / name}" for name in ("compose.yaml", "compose.disks.yaml")]
 Compose = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -36,7 +37,7 @@ def compose(image: str) -> Iterator[Compose]:
 
     def call(*more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [*words, "-p", project, "-f", str(DOCKER / "compose.yaml"), *more],
+            [*words, "-p", project, *FILES, *more],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -61,7 +62,7 @@ def test_a_test_runs_from_the_control_container(compose: Compose) -> None:
         lambda: compose("exec", "-T", "control", "sh", "-c", known).returncode == 0,
         "all nodes have told their keys",
     )
-    test = "labrys test --env ssh --faults partition,kill --time-limit 8 --fault-interval 2"
+    test = "labrys test --env ssh --faults partition,kill,disk --time-limit 12 --fault-interval 2"
     run = compose("exec", "-T", "control", *test.split(), "--seed", "4")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines()[-1] == "labrys: seed 4  VALID  exit 0"

@@ -105,7 +105,8 @@ def test_the_simulation_needs_no_trying(capsys: pytest.CaptureFixture[str]) -> N
 def test_namespaces_can_do_every_fault_but_run_out_of_memory() -> None:
     done = labrys("doctor", "netns", "--faults", "--json")
     rows = [msgspec.json.decode(line, type=Row) for line in done.stdout.splitlines()]
-    assert done.returncode == 4, done.stdout + done.stderr
+    # They were not made for it, so this machine lacks nothing.
+    assert done.returncode == 0, done.stdout + done.stderr
     assert [row.fault for row in rows] == list(PACKAGES)
     cannot = {row.fault: row.environments["netns"] for row in rows if row.environments["netns"]}
     assert list(cannot) == ["oom"]
