@@ -240,7 +240,10 @@ def _fields(
     help="End after so many; 0: try all seeds.",
 )
 @click.option(
-    "--swarm", is_flag=True, help="Let each seed draw what is not given: faults, nodes, rhythm, ..."
+    "--swarm/--no-swarm",
+    default=None,
+    help="Let each seed draw what is not given: faults, nodes, rhythm, load, sizes, time "
+    "(the default, but for a SPEC.yaml).",
 )
 def hunt(
     runs_dir: Path,
@@ -248,7 +251,7 @@ def hunt(
     seeds: int,
     jobs: int | None,
     findings: int,
-    swarm: bool,
+    swarm: bool | None,
     **given: Any,
 ) -> int:
     """Simulate one test with many seeds, from --seed on, until one fails.
@@ -257,9 +260,9 @@ def hunt(
     line for each seed.
 
     \b
-    Example:  labrys hunt --faults partition,kill,pause --seeds 500 --seed 1
-              labrys hunt --bug lose-tail --faults kill --time-limit 20
-              labrys hunt --swarm --time-limit 20 --seeds 2000
+    Example:  labrys hunt --bug lose-tail --seeds 200
+              labrys hunt --faults partition,kill --nodes 5 --seeds 500 --seed 1
+              labrys hunt spec.yaml --findings 0      # only the seed varies
     """
     from functools import partial
 
@@ -268,6 +271,7 @@ def hunt(
     from labrys.control.swarm import vary
 
     fields = _fields(runs_dir, **given)
+    swarm = given["spec_file"] is None if swarm is None else swarm
     return hunt_and_print(
         resolve(fields),
         runs_dir,

@@ -22,8 +22,8 @@ from labrys.checkers.verdict import Verdict, combine
 from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
 from labrys.control.judge import EXIT_CODES
-from labrys.control.nemesis.nemesis import assert_possible
 from labrys.control.report import text
+from labrys.control.running import without_impossible
 from labrys.control.spec import Spec, rerun_command
 from labrys.control.store import RunDirectory
 
@@ -40,6 +40,8 @@ class Hunted(msgspec.Struct, frozen=True):
     simulated_s: float
     why: str = ""
     """In a few words, unless it was valid."""
+    rerun: str | None = None
+    """The command that runs a finding again, with all that its seed drew."""
     path: str | None = None
     """The run directory of a finding."""
 
@@ -103,11 +105,11 @@ def hunt_and_print(
         raise UsageError(
             f"--env {spec.env}: a hunt is simulated; `labrys test` runs one seed there"
         )
-    assert_possible(spec.fault_kinds, "sim")
     assert spec.seed is not None, "only a resolved spec can be run"
     numbers = range(spec.seed, spec.seed + seeds)
     spec = msgspec.structs.replace(spec, env="sim")
-    click.echo(text.first_line(msgspec.to_builtins(spec)), err=as_json)
+    spec = without_impossible(spec, partial(click.echo, err=as_json))
+    click.echo(_first_line(spec, seeds, is_swarm=vary is not None), err=as_json)
     make = vary or _with_seed
     before = _directories(spec, runs_dir)
     tally = Tally(seeds)
@@ -122,7 +124,7 @@ def hunt_and_print(
                 click.echo(msgspec.json.encode(hunted))
             elif hunted.verdict in _FINDINGS:
                 _clear(is_terminal)
-                for line in _told(hunted, make(spec, hunted.seed)):
+                for line in _told(hunted):
                     click.echo(line)
             if is_terminal and time.monotonic() - told_s > TELL_EVERY_S:
                 told_s = time.monotonic()
@@ -137,9 +139,21 @@ def hunt_and_print(
     return code
 
 
-def _told(hunted: Hunted, spec: Spec) -> Iterator[str]:
+def _first_line(spec: Spec, seeds: int, *, is_swarm: bool) -> str:
+    line = text.first_line(msgspec.to_builtins(spec))
+    if not is_swarm:
+        return line
+    # What it says of faults, time and nodes may be another for each seed.
+    asked = [f"bug {spec.bug}"] if spec.bug else []
+    asked += [",".join(spec.fault_kinds)] if spec.fault_kinds else []
+    return "  ".join(
+        [f"labrys: seed {spec.seed}", spec.workload, *asked, f"{seeds} seeds, swarm", "sim"]
+    )
+
+
+def _told(hunted: Hunted) -> Iterator[str]:
     yield f"seed {hunted.seed}  {hunted.verdict.value.upper()}  {hunted.why}"
-    yield f"  re-run     {rerun_command(spec)}"
+    yield f"  re-run     {hunted.rerun}"
     if hunted.path:
         yield f"  report     {hunted.path}/report.html"
 
@@ -179,8 +193,9 @@ def _try(spec: Spec, make: Callable[[Spec, int], Spec], runs_dir: Path, seed: in
     """Run one seed; throw its directory away unless it is a finding."""
     from labrys.control.lifecycle import run_test
 
+    spec = make(spec, seed)
     outcome = run_test(
-        make(spec, seed),
+        spec,
         runs_dir,
         interruption=Interruption(),
         say=lambda line: None,
@@ -194,6 +209,7 @@ def _try(spec: Spec, make: Callable[[Spec, int], Spec], runs_dir: Path, seed: in
         verdict=verdict,
         simulated_s=results["duration_s"],
         why=_why(results, verdict),
+        rerun=rerun_command(spec) if is_finding else None,
         path=str(outcome.run.path) if is_finding else None,
     )
 

@@ -14,9 +14,12 @@ from labrys.node.raft import Config
 from labrys.node.server import serve
 from labrys.node.settings import Settings
 from labrys.node.snapshotter import Thresholds
-from labrys.node.storage import CLUSTER
+from labrys.node.storage import CLUSTER, SEGMENT_BYTES
 from labrys.node.surroundings import Address
 
+CHUNK_KIB_MAX = 4096
+"""A longer piece of a snapshot would fill the queue of a link, which drops what does not fit."""
+_LIMITS = Config("the defaults")
 _EXAMPLES = """\
 examples:
   labrys-node --id n1 --peers n1=10.0.0.1:7001,n2=10.0.0.2:7001,n3=10.0.0.3:7001 \\
@@ -51,6 +54,8 @@ def parse(argv: Sequence[str]) -> Settings:
             f"--election-timeout-ms {args.election_timeout_ms} must be at least twice "
             f"--heartbeat-ms {args.heartbeat_ms}, or followers would not wait for a heartbeat"
         )
+    if args.chunk_kib > CHUNK_KIB_MAX:
+        raise UsageError(f"--chunk-kib {args.chunk_kib} must be at most {CHUNK_KIB_MAX}")
     if args.data is None and args.node is None:
         raise UsageError("--data is missing: name a directory for this node's log")
     return Settings(
@@ -59,11 +64,15 @@ def parse(argv: Sequence[str]) -> Settings:
             election_timeout_ms=args.election_timeout_ms,
             heartbeat_ms=args.heartbeat_ms,
             trailing_count=min(1000, args.snapshot_entries),
+            batch_count_max=args.append_entries,
+            inflight_count_max=args.inflight_appends,
+            chunk_bytes=args.chunk_kib << 10,
         ),
         peers=peers,
         listen=_address("--listen", args.listen) if args.listen else peers[node],
         cluster=args.cluster_id,
         thresholds=Thresholds(args.snapshot_entries, args.snapshot_mib << 20),
+        segment_bytes=args.segment_kib << 10,
         http=_address("--http", args.http),
         data=args.data or Path(f"labrys-node-{node}"),
         request_timeout_ms=args.request_timeout_ms,
@@ -105,6 +114,14 @@ def _parser() -> _Parser:
         help="entries after which a snapshot replaces the log (default: 100000)")  # fmt: skip
     add("--snapshot-mib", type=_positive, default=Thresholds().log_bytes >> 20, metavar="MIB",
         help="the same, by the size of the commands (default: 64)")  # fmt: skip
+    add("--append-entries", type=_positive, default=_LIMITS.batch_count_max, metavar="N",
+        help="entries that a leader sends in one request (default: 2048)")  # fmt: skip
+    add("--inflight-appends", type=_positive, default=_LIMITS.inflight_count_max, metavar="N",
+        help="such requests under way to one follower (default: 8)")  # fmt: skip
+    add("--chunk-kib", type=_positive, default=_LIMITS.chunk_bytes >> 10, metavar="KIB",
+        help="the pieces in which a snapshot is sent (default: 256)")  # fmt: skip
+    add("--segment-kib", type=_positive, default=SEGMENT_BYTES >> 10, metavar="KIB",
+        help="the log goes on in another file after so much (default: 16384)")  # fmt: skip
     add("--seed", type=int, help="seed of the election timeouts, for experiments")
     add("--bug", metavar="NAME", help="run a deliberately faulty variant, see below")
     return parser

@@ -61,6 +61,7 @@ def open_storage(settings: Settings, disk: Disk | None = None) -> Storage:
         cluster=settings.cluster,
         first_state=first_state,
         disk=disk,
+        segment_bytes=settings.segment_bytes,
     )
 
 

@@ -10,7 +10,7 @@ from labrys.node.configuration import Configuration
 from labrys.node.messages import NodeId
 from labrys.node.raft import Config
 from labrys.node.snapshotter import Thresholds
-from labrys.node.storage import CLUSTER
+from labrys.node.storage import CLUSTER, SEGMENT_BYTES
 from labrys.node.surroundings import Address
 from labrys.node.telling import shown
 
@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True):
     request_timeout_ms: int
     cluster: str = CLUSTER
     thresholds: Thresholds = Thresholds()
+    segment_bytes: int = SEGMENT_BYTES
+    """The log goes on in another file after so much."""
     seed: int | None = None
     bug: Bug | None = None
 

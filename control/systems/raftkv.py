@@ -25,6 +25,7 @@ HTTP_PORT: Final = 8000
 _NAME: Final = "labrys-node"
 _OPTIONS: Final = (
     "election-timeout-ms", "heartbeat-ms", "request-timeout-ms", "snapshot-entries", "snapshot-mib",
+    "append-entries", "inflight-appends", "chunk-kib", "segment-kib",
 )  # fmt: skip
 _CHANGE_ATTEMPT_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 0.5

@@ -1,21 +1,27 @@
 """`labrys hunt`: many seeds, the findings kept, everything else only counted."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from labrys.checkers.verdict import Verdict
 from labrys.control.hunting import Hunted, Tally
 
 LABRYS = Path(sys.executable).with_name("labrys")
-SHORT = ("--nodes", "3", "--rate", "50", "--time-limit", "3")
+SHORT = ("--nodes", "3", "--rate", "50", "--time-limit", "3", "--no-swarm")
 
 
 def hunt(runs_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    argv = [str(LABRYS), "hunt", "--runs-dir", str(runs_dir), *SHORT, *words]
+    return bare_hunt(runs_dir, *SHORT, *words)
+
+
+def bare_hunt(runs_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    argv = [str(LABRYS), "hunt", "--runs-dir", str(runs_dir), *words]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
@@ -59,6 +65,37 @@ def test_all_seeds_with_a_line_for_each(tmp_path: Path) -> None:
         (7, "invalid"), (8, "invalid"), (9, "invalid"),
     ]  # fmt: skip
     assert runs(tmp_path) == ["7", "8", "9"]
+
+
+def test_a_bug_alone_is_a_swarm_whose_finding_tells_all_that_was_drawn(tmp_path: Path) -> None:
+    done = bare_hunt(tmp_path, "--bug", "early-ack", "--seeds", "50", "--seed", "1", "--rate", "50")
+    assert done.returncode == 1, done.stdout + done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first == "labrys: seed 1  register  bug early-ack  50 seeds, swarm  sim"
+    (rerun,) = re.findall(r"re-run     (.*)", done.stdout)
+    for drawn in ("--faults", "--fault-interval", "--faults-at-once", "--time-limit"):
+        assert drawn in rerun
+    assert "--rate 50" in rerun
+    spec = yaml.safe_load((tmp_path / "latest/test.yaml").read_text())
+    assert spec["faults"]
+    assert 10 <= spec["time_limit"] <= 40
+
+
+def test_what_a_spec_file_says_does_not_vary_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("nodes: 3\nrate: 50\ntime_limit: 3\nbug: early-ack\n")
+    for words, varies in (((), False), (("--swarm",), True)):
+        done = bare_hunt(tmp_path, str(path), "--seeds", "50", "--seed", "1", *words)
+        assert done.returncode == 1, done.stdout + done.stderr
+        spec = yaml.safe_load((tmp_path / "latest/test.yaml").read_text())
+        assert (spec["nodes"], spec["time_limit"]) == (3, 3)
+        assert bool(spec["faults"]) == varies
+
+
+def test_of_all_faults_those_that_cannot_be_simulated_are_left_out(tmp_path: Path) -> None:
+    done = hunt(tmp_path, "--faults", "all", "--seeds", "1", "--seed", "1")
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert "--faults all: without oom: not with --env sim" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from labrys.node.bugs import BUGS, find_bug
 from labrys.node.cli import parse
 from labrys.node.errors import UsageError
 from labrys.node.messages import AppendRequest, Entry, Hello, encode_message
+from labrys.node.raft import Config
 
 NEW_FORM = ["--id", "n1", "--peers", "n1=h1:1,n2=h2:2", "--http", ":8080", "--data", "d"]
 
@@ -46,6 +47,14 @@ def test_the_new_form() -> None:
     assert settings.http == ("", 8080)
     assert settings.data == Path("d")
     assert settings.bug is BUGS["stale-read"]
+
+
+def test_the_sizes_of_batches_pieces_and_files() -> None:
+    assert parse(NEW_FORM).config == Config("n1")
+    words = ("--append-entries", "1", "--inflight-appends", "2", "--chunk-kib", "3")
+    settings = parse([*NEW_FORM, *words, "--segment-kib", "4"])
+    sizes = Config("n1", batch_count_max=1, inflight_count_max=2, chunk_bytes=3 << 10)
+    assert (settings.config, settings.segment_bytes) == (sizes, 4 << 10)
 
 
 def test_gorafts_form() -> None:
@@ -83,6 +92,7 @@ def test_a_cluster_in_gorafts_form_forms(tmp_path: Path) -> None:
         (["--id", "n9", *NEW_FORM[2:]], "--id n9 is not among --peers (n1, n2)"),
         (NEW_FORM[2:], "--id None is not among"),
         (NEW_FORM[:-2], "--data is missing"),
+        ([*NEW_FORM, "--chunk-kib", "4097"], "--chunk-kib 4097 must be at most 4096"),
         ([*NEW_FORM[:2], *NEW_FORM[4:]], "give either --peers"),
         (["--node", "3", "--http", ":1", "--cluster", "1,:1;2,:2"], "--node must be an index"),
         (["--id", "n1", "--peers", "n1", "--http", ":1", "--data", "d"], "not of the form ID=HOST"),
