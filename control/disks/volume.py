@@ -319,7 +319,7 @@ class Volume:
         self.root = self._survivor_tree(self.root, survivors)
         for old, new in survivors.items():
             if isinstance(old, File) and isinstance(new, File):
-                content, lost_bytes, is_torn = _surviving(old, unsynced, rng)
+                content, lost_bytes, is_torn = surviving(old, unsynced, rng)
                 new.content = content
                 new.sync()
                 self.used_bytes += len(content)
@@ -415,7 +415,7 @@ def _files(root: Directory) -> Iterator[File]:
                 yield node
 
 
-def _surviving(file: File, unsynced: str, rng: random.Random) -> tuple[bytearray, int, bool]:
+def surviving(file: File, unsynced: str, rng: random.Random) -> tuple[bytearray, int, bool]:
     """What a file holds after a power failure, how many bytes are not there, whether it is torn."""
     if not file.is_dirty:
         return file.content, 0, False

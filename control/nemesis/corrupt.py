@@ -19,7 +19,6 @@ up all these bounds, and then a cluster that loses data may be a correct one.
 
 import random
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -164,9 +163,11 @@ class Corrupt(AimedFault):
         return Planned(chosen, settled)
 
     def _tolerated(self) -> int:
-        deadline = time.monotonic() + _SETTLE_TIMEOUT_S
-        while not (count := self.system.tolerated_losses()) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        deadline = self.system.monotonic_s() + _SETTLE_TIMEOUT_S
+        while (
+            not (count := self.system.tolerated_losses()) and self.system.monotonic_s() < deadline
+        ):
+            self.system.sleep(_POLL_S)
         return count
 
     def _hurt(self) -> list[str]:
@@ -240,11 +241,11 @@ class Corrupt(AimedFault):
         earlier ones behind it with the vote of a node that forgot the later ones.
         """
         waiting = [node for node in self.env.nodes if node not in removed]
-        deadline = time.monotonic() + CHANGE_TIMEOUT_S
+        deadline = self.system.monotonic_s() + CHANGE_TIMEOUT_S
         while waiting := [n for n in waiting if not self.system.knows_removal(n, removed)]:
-            if time.monotonic() >= deadline:
+            if self.system.monotonic_s() >= deadline:
                 raise ClusterError(f"{', '.join(waiting)} may not know of the removal")
-            time.sleep(_POLL_S)
+            self.system.sleep(_POLL_S)
 
     def _damage(self, plan: Mapping[str, Any], targets: Sequence[str]) -> Outcome:
         observed, errors = each(targets, lambda node: self._damage_one(node, plan))
@@ -306,16 +307,16 @@ class Corrupt(AimedFault):
 
     def _serves(self, node: str) -> bool:
         """Wait until a node that was started answers, True, or gave up."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = self.system.monotonic_s() + START_TIMEOUT_S
         while True:
             if self.system.is_whole(node) is not None:
                 return True
             state = self.system.state(node)
             if state is State.DEAD:
                 return False
-            if time.monotonic() >= deadline:
+            if self.system.monotonic_s() >= deadline:
                 raise ClusterError(f"{node}: {state}, but silent {START_TIMEOUT_S:g} s after start")
-            time.sleep(_POLL_S)
+            self.system.sleep(_POLL_S)
 
     # ---- mending ------------------------------------------------------------------------------
 
@@ -325,16 +326,16 @@ class Corrupt(AimedFault):
 
     def undo_for_good(self) -> Outcome:
         """Bring every node back, marked or not, and wait until it takes full part."""
-        deadline = time.monotonic() + HEAL_TIMEOUT_S
+        deadline = self.system.monotonic_s() + HEAL_TIMEOUT_S
         while True:
             outcome = self._mend(CHANGE_HEAL_TIMEOUT_S, everybody=True)
             marked, errors = each(self.env.nodes, self._is_marked)
             late = [node for node, is_marked in marked.items() if is_marked]
             told = {node: f"is not back yet: {outcome.done.get(node, '')}" for node in late}
             errors = told | errors | outcome.errors
-            if not errors or time.monotonic() >= deadline:
+            if not errors or self.system.monotonic_s() >= deadline:
                 return Outcome(done=outcome.done, errors=errors)
-            time.sleep(_POLL_S)
+            self.system.sleep(_POLL_S)
 
     def _mend(self, timeout_s: float, *, everybody: bool) -> Outcome:
         def begin(node: str) -> str | None:

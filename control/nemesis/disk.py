@@ -6,7 +6,6 @@ the undo starts again what is dead.
 """
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -129,11 +128,13 @@ class Disk(AimedFault):
 
     def _mend(self, node: str) -> tuple[str, dict[str, Any]]:
         facts = self._layer.lift(node)
-        deadline = time.monotonic() + _STOPS_WITHIN_S
+        deadline = self.system.monotonic_s() + _STOPS_WITHIN_S
         state = self.system.state(node)
         # It may be on its way down, and a start would find it still there.
-        while facts.get("failed") and state is not State.DEAD and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        while (
+            facts.get("failed") and state is not State.DEAD and self.system.monotonic_s() < deadline
+        ):
+            self.system.sleep(_POLL_S)
             state = self.system.state(node)
         self.system.start(node)
         return "had stopped, is started" if state is State.DEAD else "has a sound disk", facts

@@ -10,7 +10,6 @@ fail that do not fit into what the process has already, which is nearly none.
 """
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -118,9 +117,11 @@ class Oom(AimedFault):
             mib_max = str(round(room_mib) + _HOG_MORE_MIB)
             self._hog.start(node, process.pid_file(self.env, node, name), mib_max)
         self._killed[node] = self._limit(node, round(room_mib * (1 << 20)))
-        deadline = time.monotonic() + DIES_WITHIN_S
-        while (state := self.system.state(node)) is not State.DEAD and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        deadline = self.system.monotonic_s() + DIES_WITHIN_S
+        while (
+            state := self.system.state(node)
+        ) is not State.DEAD and self.system.monotonic_s() < deadline:
+            self.system.sleep(_POLL_S)
         return state
 
     def _let_go(self, node: str) -> Mapping[str, Any]:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from labrys.control.environments.base import Output
-from labrys.control.errors import InternalError
-from labrys.control.sim.machine import EPOCH_MS, Machine
+from labrys.control.environments.base import Environment, Output
+from labrys.control.errors import ClusterError, InternalError
+from labrys.control.sim.clock import EPOCH_MS
+from labrys.control.sim.machine import Machine
 from labrys.control.sim.network import Network
 from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import World
@@ -32,6 +33,13 @@ class SimEnvironment:
         self.network = Network(world, {host: node for node, host in self._hosts.items()})
         self.machines = {node: Machine(world, self.network, node, watch) for node in nodes}
         self.by_host = {self._hosts[node]: machine for node, machine in self.machines.items()}
+
+    def awake(self, node: str) -> Machine:
+        """The machine of a node; ClusterError if it stands still and nothing can be done there."""
+        machine = self.machines[node]
+        if machine.is_frozen:
+            raise ClusterError(f"{node}: it stands still, nothing can be done in it")
+        return machine
 
     def require(self, needs: frozenset[str]) -> None:
         """A simulated machine needs nothing beforehand."""
@@ -76,3 +84,9 @@ class SimEnvironment:
     def destroy(self) -> None:
         """End the world."""
         self.world.end()
+
+
+def simulated(env: Environment) -> SimEnvironment:
+    """The environment, which must be a simulated one."""
+    assert isinstance(env, SimEnvironment), f"{env} is not simulated"
+    return env

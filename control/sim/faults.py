@@ -17,14 +17,14 @@ from labrys.control.nemesis.package import FaultPackage, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.reset import Reset
-from labrys.control.sim.environment import SimEnvironment
+from labrys.control.sim.disk_faults import SimDiskFault, SimPower
+from labrys.control.sim.environment import simulated
 from labrys.control.sim.network import Counts, Network
 from labrys.control.sim.world import MS_NS
 
 
 def _network(package: FaultPackage) -> Network:
-    assert isinstance(package.env, SimEnvironment), f"{package.env} is not simulated"
-    return package.env.network
+    return simulated(package.env).network
 
 
 def _told(nodes: tuple[str, ...], done: str, counts: Counts) -> Outcome:
@@ -186,6 +186,8 @@ SIM_PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         SimDelay,
         SimKill,
         SimPause,
+        SimDiskFault,
+        SimPower,
         Leadership,
         Membership,
     )

@@ -21,7 +21,7 @@ from labrys.node.peers import DIAL_TIMEOUT_S, LAST_WORD_S, REDIAL_S, STALL_MS, S
 from labrys.node.surroundings import Address
 
 if TYPE_CHECKING:
-    from labrys.control.sim.machine import Process
+    from labrys.control.sim.process import Process
 
 STALL_NS: Final = STALL_MS * MS_NS
 RESEND_NS: Final = (200 * MS_NS, 600 * MS_NS)

@@ -34,19 +34,19 @@ class SimRaftKv(RaftKv):
 
     def start(self, node: str) -> None:
         """See `RaftKv`."""
-        self._sim.machines[node].start(cli.parse(self.node_flags(node)))
+        self._sim.awake(node).start(cli.parse(self.node_flags(node)))
 
     def kill(self, node: str) -> None:
         """See `RaftKv`."""
-        self._sim.machines[node].kill()
+        self._sim.awake(node).kill()
 
     def pause(self, node: str) -> None:
         """See `RaftKv`."""
-        self._sim.machines[node].pause()
+        self._sim.awake(node).pause()
 
     def resume(self, node: str) -> None:
         """See `RaftKv`."""
-        self._sim.machines[node].resume()
+        self._sim.awake(node).resume()
 
     def state(self, node: str) -> State:
         """See `RaftKv`."""
@@ -54,7 +54,7 @@ class SimRaftKv(RaftKv):
 
     def lose_data(self, node: str) -> int:
         """See `RaftKv`."""
-        return self._sim.machines[node].lose_data()
+        return self._sim.awake(node).lose_data()
 
     def monotonic_s(self) -> float:
         """See `RaftKv`."""

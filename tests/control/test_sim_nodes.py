@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from tests.control.sim_rig import Rig
 
 from labrys.checkers.checker import Evidence
 from labrys.checkers.history import History
@@ -14,35 +15,10 @@ from labrys.checkers.raft_log import RaftLog
 from labrys.checkers.verdict import Verdict
 from labrys.control.errors import InternalError
 from labrys.control.process import State
-from labrys.control.sim import machine as machines
-from labrys.control.sim.stage import SimStage
+from labrys.control.sim import writer
 from labrys.control.sim.world import MS_NS, SECOND_NS
-from labrys.control.spec import resolve
 from labrys.node.raft import Raft
 from labrys.node.telling import Teller
-
-
-class Rig:
-    def __init__(self, seed: int = 1, **fields: Any) -> None:
-        self.stage = SimStage(resolve({"env": "sim", "nodes": 3, "seed": seed, **fields}), print)
-        self.system, self.world = self.stage.system, self.stage.world
-
-    def begin(self) -> None:
-        self.system.start_all()
-        assert self.system.await_healthy(30.0, give_up=lambda: False)
-
-    def put(self, node: str, key: str, value: Any) -> None:
-        with self.system.session() as session:
-            url = f"{self.system.url(node)}/v1/kv/{key}"
-            session.put(url, json={"value": value}, timeout=2.0).raise_for_status()
-
-    def get(self, node: str, key: str) -> Any:
-        with self.system.session() as session:
-            answer = session.get(f"{self.system.url(node)}/v1/kv/{key}", timeout=2.0)
-        return answer.json()["value"]
-
-    def log(self, node: str) -> str:
-        return "\n".join(text for _, text in self.stage._sim.machines[node].log)
 
 
 @pytest.fixture
@@ -123,7 +99,7 @@ def test_a_lagging_node_is_given_a_snapshot() -> None:
 
 
 def test_a_kill_loses_or_tears_what_was_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines, "SYNC_NS", (50_000_000, 90_000_000))
+    monkeypatch.setattr(writer, "SYNC_NS", (50_000_000, 90_000_000))
     torn = 0
     for seed in range(12):
         rig = Rig(seed)
@@ -143,7 +119,7 @@ def test_a_node_logs_no_term_that_a_kill_can_still_take_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Found by the simulation: who read the log took it for a node that had lost its term."""
-    monkeypatch.setattr(machines, "SYNC_NS", (60 * MS_NS, 110 * MS_NS))
+    monkeypatch.setattr(writer, "SYNC_NS", (60 * MS_NS, 110 * MS_NS))
     rig = Rig()
     with rig.stage.entered():
         rig.begin()
