@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from labrys.node.bugs import BUGS, find_bug
 from labrys.node.errors import NodeError, UsageError
 from labrys.node.logline import speaker, write_line
+from labrys.node.parts import Parts
 from labrys.node.raft import Config
 from labrys.node.server import serve
 from labrys.node.settings import Settings
@@ -31,6 +31,13 @@ examples:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
+
+    def format_help(self) -> str:
+        # Only who asks for help or for a bug waits for their modules, not every node that starts.
+        from labrys.node.bugs import BUGS
+
+        bugs = "".join(f"  {name:28}{bug.description}\n" for name, bug in BUGS.items())
+        return f"{super().format_help()}\nbugs:\n{bugs}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,17 +84,23 @@ def parse(argv: Sequence[str]) -> Settings:
         data=args.data or Path(f"labrys-node-{node}"),
         request_timeout_ms=args.request_timeout_ms,
         seed=args.seed,
-        bug=find_bug(args.bug) if args.bug else None,
+        parts=_parts(args.bug),
     )
+
+
+def _parts(bug: str | None) -> Parts:
+    if bug is None:
+        return Parts()
+    from labrys.node.bugs import find_bug
+
+    return find_bug(bug).parts
 
 
 def _parser() -> _Parser:
     parser = _Parser(
         prog="labrys-node",
         description="One node of a replicated key-value store (Raft), with an HTTP API.",
-        epilog=_EXAMPLES
-        + "\nbugs:\n"
-        + "\n".join(f"  {n:18}{b.description}" for n, b in BUGS.items()),
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

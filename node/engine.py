@@ -13,8 +13,7 @@ import traceback
 import msgspec
 
 from labrys.node.answers import Respond
-from labrys.node.api import Api
-from labrys.node.audit import AUDIT_EVERY, Audit
+from labrys.node.audit import AUDIT_EVERY
 from labrys.node.configuration import Configuration
 from labrys.node.disk import Disk
 from labrys.node.effects import Effects
@@ -35,8 +34,7 @@ from labrys.node.messages import (
     RaftMessage,
     StateReport,
 )
-from labrys.node.raft import Raft, Role
-from labrys.node.service import Service
+from labrys.node.raft import Role
 from labrys.node.settings import Settings
 from labrys.node.snapshotter import Snapshotter, read_state
 from labrys.node.storage import Received, Storage
@@ -52,10 +50,9 @@ HAND_OVER_TIMEOUTS = 2
 
 def open_storage(settings: Settings, disk: Disk | None = None) -> Storage:
     """Open the data directory; raises MachineError."""
-    storage_type = settings.bug.storage if settings.bug else Storage
     # The only member of a cluster cannot have promised anything that others rely on.
     first_state = HardState(is_observer=len(settings.peers) > 1)
-    return storage_type(
+    return settings.parts.storage(
         settings.data,
         settings.config.id,
         cluster=settings.cluster,
@@ -78,28 +75,29 @@ class Engine:
         self._started_at = wall_iso(around.wall_ms())
         self._exit_code: int | None = None
         self._storage = storage
-        core = settings.bug.raft if settings.bug else Raft
+        parts = settings.parts
         restored = storage.restored(settings.initial)
-        self.raft = core(settings.config, restored, around.rng, self._now_ms())
+        self.raft = parts.raft(settings.config, restored, around.rng, self._now_ms())
         self._peers = around.connect(self._on_message, self._on_link_lost)
-        self._service = Service(
+        self._service = parts.service(
             self.raft,
-            read_state(storage, restored.snapshot),
+            read_state(storage, restored.snapshot, parts.machine),
             self._peers.send,
             self._now_ms,
             settings.request_timeout_ms,
             first_id=around.new_id(),
             wall_ms=around.wall_ms,
         )
-        self.api = Api(self._service, self)
+        self.api = parts.api(self._service, self)
         self.clients = Clients(self.api)
         self._writer = around.write_behind(
             storage, self._on_persisted, self.fail, self._on_disk_full
         )
         self._snapshotter = Snapshotter(
-            self.raft, storage, self._writer, settings.thresholds, self._install, self.fail, around
-        )
-        self._audit = (settings.bug.audit if settings.bug else Audit)(self.raft.id)
+            self.raft, storage, parts.machine, self._writer, settings.thresholds, self._install,
+            self.fail, around,
+        )  # fmt: skip
+        self._audit = parts.audit(self.raft.id)
         self._teller = Teller(say)
         self.durable_term = restored.hard_state.term
         """The term that is on disk: what the log tells must not be forgotten in a crash."""

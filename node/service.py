@@ -291,12 +291,16 @@ class Service:
             if end >= len(entries):
                 return  # The rest of a batch follows.
             self._writes.popleft()
-            if entries[end].term == self._office:
+            if self._is_ours(entries[end]):
                 waiting.finish(_answer(waiting.request, waiting.outcomes))
             else:
                 # An index is committed once, and not with this client's entry.
                 message = "another leader's command took the place of this one"
                 waiting.finish(fault(503, "overwritten", True, message))
+
+    def _is_ours(self, entry: Entry) -> bool:
+        """Whether this leader appended the entry, in its office: else it took another one's place."""
+        return entry.term == self._office
 
     def answer_reads(self, read_ids: tuple[int, ...]) -> None:
         """These reads may be answered from what is applied now."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from labrys.node.bugs import Bug
 from labrys.node.configuration import Configuration
 from labrys.node.messages import NodeId
+from labrys.node.parts import Parts
 from labrys.node.raft import Config
 from labrys.node.snapshotter import Thresholds
 from labrys.node.storage import CLUSTER, SEGMENT_BYTES
@@ -30,7 +30,7 @@ class Settings(msgspec.Struct, frozen=True):
     segment_bytes: int = SEGMENT_BYTES
     """The log goes on in another file after so much."""
     seed: int | None = None
-    bug: Bug | None = None
+    parts: Parts = Parts()
 
     @property
     def initial(self) -> Configuration:

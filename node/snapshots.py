@@ -209,12 +209,7 @@ class Snapshots:
     def _check(self, path: Path) -> SnapshotMeta:
         try:
             frames = self._frames(path)
-            header = _decoded(next(frames, b""), _Header)
-            if (header.format, header.cluster) != (FORMAT, self._cluster):
-                raise Unsound(
-                    f"it is of cluster {header.cluster!r} in format {header.format}, not of "
-                    f"{self._cluster!r} in format {FORMAT}"
-                )
+            meta = self._meta(next(frames, b""))
             count = checksum = 0
             ahead = next(frames, b"")
             for payload in frames:
@@ -225,6 +220,15 @@ class Snapshots:
                 raise Unsound("the footer does not match the records")
         except OSError as error:
             raise Unsound(f"it cannot be read: {error}") from error
+        return meta
+
+    def _meta(self, payload: bytes) -> SnapshotMeta:
+        header = _decoded(payload, _Header)
+        if (header.format, header.cluster) != (FORMAT, self._cluster):
+            raise Unsound(
+                f"it is of cluster {header.cluster!r} in format {header.format}, not of "
+                f"{self._cluster!r} in format {FORMAT}"
+            )
         return SnapshotMeta(header.index, header.term, header.configuration)
 
     def _frames(self, path: Path) -> Iterator[bytes]:

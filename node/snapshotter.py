@@ -32,12 +32,12 @@ class Thresholds(msgspec.Struct, frozen=True):
     log_bytes: int = 64 << 20
 
 
-def read_state(storage: Storage, meta: SnapshotMeta) -> Machine:
+def read_state(storage: Storage, meta: SnapshotMeta, machine: type[Machine]) -> Machine:
     """The state in a snapshot on this node's disk, empty at index 0; raises CorruptLog."""
     if meta.index == 0:
-        return Machine()
+        return machine()
     try:
-        return Machine.restored(storage.snapshots.records(meta.index))
+        return machine.restored(storage.snapshots.records(meta.index))
     except Unsound as error:
         raise CorruptLog(
             f"the snapshot at {meta.index} was written down whole, but does not add up: {error}. "
@@ -52,6 +52,7 @@ class Snapshotter:
         self,
         raft: Raft,
         storage: Storage,
+        machine: type[Machine],
         writer: LogWriter,
         thresholds: Thresholds,
         install: Callable[[Machine], None],
@@ -61,6 +62,7 @@ class Snapshotter:
         """`install` gets the state that takes the place of the node's own."""
         self._raft = raft
         self._storage = storage
+        self._machine = machine
         self._writer = writer
         self._thresholds = thresholds
         self._install = install
@@ -124,7 +126,8 @@ class Snapshotter:
             return
 
         self._around.work_aside(
-            lambda: read_state(self._storage, meta), lambda done: self._on_restored(meta, done)
+            lambda: read_state(self._storage, meta, self._machine),
+            lambda done: self._on_restored(meta, done),
         )
 
     def stop(self) -> None:

@@ -136,7 +136,7 @@ class Storage:
             with contextlib.ExitStack() as undo:
                 self._disk.make_directory(directory)
                 undo.callback(self._lock().close)
-                self.snapshots = Snapshots(directory / "snapshots", cluster, self._disk)
+                self.snapshots = self._open_snapshots()
                 undo.callback(self.snapshots.close)
                 self._open()
                 undo.callback(lambda: self._file.close())
@@ -300,6 +300,9 @@ class Storage:
                 "this one another --data"
             )
         return lock
+
+    def _open_snapshots(self) -> Snapshots:
+        return Snapshots(self._directory / "snapshots", self._cluster, self._disk)
 
     def _open(self) -> None:
         self._disk.remove(self._directory / _DRAFT)

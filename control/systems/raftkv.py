@@ -382,7 +382,7 @@ def _package_files() -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for folder in node_package.__path__:
         files |= {
-            f"labrys/node/{path.name}": path.read_bytes()
-            for path in sorted(Path(folder).glob("*.py"))
+            f"labrys/node/{path.relative_to(folder)}": path.read_bytes()
+            for path in sorted(Path(folder).rglob("*.py"))
         }
     return files

@@ -3,8 +3,7 @@
 import pytest
 from tests.node.cluster import Cluster
 
-from labrys.node import bugs
-from labrys.node.bugs import WallClockLease
+from labrys.node.bugs.leases import WallClockLease
 from labrys.node.raft import Raft
 
 
@@ -25,7 +24,7 @@ def test_lease_by_the_wall_clock_outlasts_the_office_when_that_clock_is_set_back
 ) -> None:
     cluster = Cluster(3, 1, core)
     wall = WallClock(cluster)
-    monkeypatch.setattr(bugs, "_wall_ms", wall)
+    monkeypatch.setattr(WallClockLease, "wall_ms", wall, raising=False)
     leader = cluster.up(cluster.elect())
     assert leader.has_lease(cluster.now_ms)
     cluster.now_ms += leader.config.lease_ms + 1

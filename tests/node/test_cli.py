@@ -46,7 +46,7 @@ def test_the_new_form() -> None:
     assert settings.listen == ("0.0.0.0", 9)
     assert settings.http == ("", 8080)
     assert settings.data == Path("d")
-    assert settings.bug is BUGS["stale-read"]
+    assert settings.parts is BUGS["stale-read"].parts
 
 
 def test_the_sizes_of_batches_pieces_and_files() -> None:

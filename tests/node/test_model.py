@@ -17,8 +17,8 @@ from labrys.node.sessions import Session
 
 ONLY_DIRECTED = {
     # Pure chance needs more than some thousand schedules for these; test_raft.py has a script.
-    "commit-old-term", "CountsLateVotes", "CountsLateSuccess", "CountsAnyTermsDisk",
-    "CountsOlderRounds", "LongerLogWins",
+    "commit-old-term", "late-votes", "late-success", "any-terms-disk", "older-rounds",
+    "longer-log-wins",
 }  # fmt: skip
 
 

@@ -10,17 +10,13 @@ from collections.abc import Callable
 import pytest
 from tests.node.cluster import Cluster
 from tests.node.cores import restored
-from tests.node.mutants import (
-    CommitsBeyondVouched,
-    CountsAnyTermsDisk,
-    CountsLateSuccess,
-    CountsLateVotes,
-    CountsOlderRounds,
-    LongerLogWins,
-)
 
 from labrys.control.sim.promises import Violation
-from labrys.node.bugs import CommitOldTerm, RejoinAsVoter
+from labrys.node.bugs.commits import AnyTermsDisk, CommitOldTerm
+from labrys.node.bugs.elections import LateVotes, LongerLogWins
+from labrys.node.bugs.membership import RejoinAsVoter
+from labrys.node.bugs.reads import OlderRounds
+from labrys.node.bugs.replication import CommitBeyondVouched, LateSuccess
 from labrys.node.configuration import decode_configuration
 from labrys.node.effects import Effects
 from labrys.node.messages import (
@@ -830,12 +826,12 @@ def beyond_vouched(core: type[Raft]) -> None:
 
 SCRIPTS: list[tuple[Callable[[type[Raft]], None], type[Raft]]] = [
     (figure_8, CommitOldTerm),
-    (late_vote, CountsLateVotes),
-    (late_success, CountsLateSuccess),
-    (late_disk, CountsAnyTermsDisk),
-    (older_round, CountsOlderRounds),
+    (late_vote, LateVotes),
+    (late_success, LateSuccess),
+    (late_disk, AnyTermsDisk),
+    (older_round, OlderRounds),
     (longer_log, LongerLogWins),
-    (beyond_vouched, CommitsBeyondVouched),
+    (beyond_vouched, CommitBeyondVouched),
 ]
 
 

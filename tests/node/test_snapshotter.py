@@ -10,6 +10,7 @@ import pytest
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Restored, SnapshotMeta
 from labrys.node.errors import CorruptLog
+from labrys.node.machine import Machine
 from labrys.node.messages import HardState
 from labrys.node.raft import Config, Raft
 from labrys.node.snapshotter import Snapshotter, Thresholds
@@ -44,7 +45,7 @@ def test_a_snapshot_that_was_tidied_up_before_it_was_read_stops_nobody(
     around = Around()
     failures: list[BaseException] = []
     snapshotter = Snapshotter(
-        raft, None, None, Thresholds(), lambda machine: None, failures.append, around  # type: ignore[arg-type]
+        raft, None, Machine, None, Thresholds(), lambda machine: None, failures.append, around  # type: ignore[arg-type]
     )  # fmt: skip
     snapshotter.receive(Received(received, SnapshotMeta(received, 3, MEMBERS)))
     future: Future[Any] = Future()

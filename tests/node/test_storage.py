@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labrys.control.sim.disk import SimDisk
-from labrys.node.bugs import ForgetVote, LoseTail, SkipChecksum, SkipFsync
+from labrys.node.bugs.disk import LoseTail, SkipChecksum, SkipFsync
+from labrys.node.bugs.elections import ForgetVote
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Persist, Restored, SnapshotMeta
 from labrys.node.errors import CorruptLog, DiskFull, MachineError
