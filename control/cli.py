@@ -219,7 +219,9 @@ def _fields(
         given = _options(system_options, "--system-option", "snapshot-entries=100")
         fields["system_options"] = fields.get("system_options", {}) | given
     if faults is not None:
-        fields["faults"] = _faults(faults)
+        from labrys.control.faults_notation import parse_faults_notation
+
+        fields["faults"] = parse_faults_notation(faults, "--faults")
     if fault_plan is not None:
         from labrys.control.planning import read_plan
 
@@ -500,42 +502,15 @@ def _hosts(text: str | None) -> list[str]:
 
 
 def _options(words: tuple[str, ...], flag: str, example: str) -> dict[str, Any]:
+    from labrys.control.faults_notation import yaml_value
+
     options: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"{flag} {word}: write KEY=VALUE, e.g. {flag} {example}")
-        options[key] = _yaml(value, f"{flag} {word}")
+        options[key] = yaml_value(value, f"{flag} {word}")
     return options
-
-
-def _faults(text: str) -> Any:
-    if text.lstrip().startswith("{"):
-        return _yaml(text, "--faults")
-    words = [word.strip() for word in text.split(",")]
-    words = [word for word in words if word and word != "none"]
-    if not any(":" in word for word in words):
-        return words
-    from labrys.control.names import known
-    from labrys.control.nemesis.nemesis import PACKAGES
-
-    faults: dict[str, Any] = {}
-    for word in words:
-        kind, colon, choices = word.partition(":")
-        known("fault", kind, PACKAGES, where="--faults")
-        if kind in faults:
-            raise UsageError(f"--faults: {kind!r} is there twice; write {kind}:CHOICE+CHOICE")
-        faults[kind] = {PACKAGES[kind].choices: choices.split("+")} if colon else {}
-    return faults
-
-
-def _yaml(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: not YAML: {error}") from error
 
 
 def _save_traceback() -> str:

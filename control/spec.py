@@ -5,7 +5,6 @@ out has a default, and `resolve` draws a seed if none is given, so a resolved sp
 `test.yaml` is the whole test: running that file again runs the same test.
 """
 
-import math
 import random
 import re
 import secrets
@@ -18,11 +17,13 @@ import msgspec
 import yaml
 
 from labrys.control.errors import UsageError
+from labrys.control.faults_notation import faults_notation, in_one_line
 from labrys.control.names import known
 from labrys.control.nemesis.fault_plan import PlannedFault, check_plan
 from labrys.control.nemesis.nemesis import PACKAGES, Faults, parse_faults
 from labrys.control.nemesis.schedule import Timetable
 from labrys.control.systems.registry import SYSTEMS
+from labrys.control.yaml_file import YamlFile
 from labrys.workloads.registry import WORKLOADS
 from labrys.workloads.workload import parse_options
 
@@ -119,31 +120,19 @@ def stream(seed: int, component: str) -> random.Random:
 
 def read_spec(path: Path) -> dict[str, Any]:
     """Return the fields that a spec file sets. Raises UsageError naming file and line."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the spec: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not a text file: {error}") from error
-    try:
-        fields = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise UsageError(f"{where}: not YAML: {problem}") from error
+    file = YamlFile(path, "spec")
+    fields = file.content
     if not isinstance(fields, dict):
         raise UsageError(
             f"{path}: a spec is a mapping such as 'workload: register', not {fields!r}"
         )
     for key in fields:
-        where = f"{path}:{_line_of(text, key)}"
-        known("key", str(key), Spec.__struct_fields__, where=where)
+        known("key", str(key), Spec.__struct_fields__, where=file.where(str(key)))
     for key, value in fields.items():
         try:
             msgspec.convert({key: value}, Spec)
         except msgspec.ValidationError as error:
-            raise UsageError(f"{path}:{_line_of(text, key)}: {key}: {error}") from error
+            raise UsageError(f"{file.where(key)}: {key}: {error}") from error
     return fields
 
 
@@ -246,14 +235,14 @@ def rerun_command(spec: Spec) -> str:
     """Return the shell command that runs this very test again."""
     default = Spec()
     words = ["labrys", "test"]
-    for field, flag in _FLAGS.items():
+    for field, flag in FLAGS.items():
         value = getattr(spec, field)
         if value == getattr(default, field) or (field == "name" and value == default_name(spec)):
             continue
         if field == "faults":
-            value = _faults_flag(value)
+            value = faults_notation(value)
         elif field == "fault_plan":
-            value = _in_one_line([_without_defaults(fault) for fault in value])
+            value = in_one_line([_without_defaults(fault) for fault in value])
         elif field in ("workload_options", "system_options"):
             words += [
                 word
@@ -269,31 +258,12 @@ def rerun_command(spec: Spec) -> str:
     return shlex.join(words)
 
 
-def _faults_flag(faults: list[str] | dict[str, dict[str, Any]]) -> str:
-    """Return `faults` as `--faults` takes them: in the short form if that can say it all."""
-    if isinstance(faults, list):
-        return "all" if faults == list(PACKAGES) else ",".join(faults)
-    words = []
-    for kind, options in faults.items():
-        chosen = options.get(PACKAGES[kind].choices, [])
-        if len(options) > bool(chosen) or not all(isinstance(one, str) for one in chosen):
-            return _in_one_line(faults)
-        words.append(f"{kind}:{'+'.join(chosen)}" if chosen else kind)
-    return ",".join(words)
-
-
-def _in_one_line(value: Any) -> str:
-    return str(
-        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
-    ).strip()
-
-
 def _without_defaults(fault: PlannedFault) -> dict[str, Any]:
     given: dict[str, Any] = msgspec.to_builtins(fault)
     return {name: value for name, value in given.items() if value not in ({}, None)}
 
 
-_FLAGS = {
+FLAGS = {
     "name": "--name",
     "env": "--env",
     "nodes": "--nodes",
@@ -316,6 +286,7 @@ _FLAGS = {
     "check_timeout": "--check-timeout",
     "check_memory": "--check-memory",
 }
+"""The flag of `labrys test` for each field."""
 
 
 def _positive(spec: Spec) -> None:
@@ -323,35 +294,12 @@ def _positive(spec: Spec) -> None:
         count = getattr(spec, field)
         if not least <= count <= most:
             bound = f"at least {least}" if count < least else f"at most {most}"
-            raise UsageError(f"{_FLAGS[field]} {count}: must be {bound}")
+            raise UsageError(f"{FLAGS[field]} {count}: must be {bound}")
     for field in ("fault_interval", "time_limit", "rate", "op_timeout", "check_timeout"):
         value = getattr(spec, field)
         # Asked this way round, NaN is refused too.
         if not 1 / _NUMBER_MAX <= value <= _NUMBER_MAX:
             bound = f"a number above 0, at most {_NUMBER_MAX:g}"
-            raise UsageError(f"{_FLAGS[field]} {value:g}: must be {bound}")
+            raise UsageError(f"{FLAGS[field]} {value:g}: must be {bound}")
     if spec.seed is not None and spec.seed < 0:
         raise UsageError(f"--seed {spec.seed}: must not be negative")
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, where YAML itself would drop the first one in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.composer.ComposerError(
-                        None, None, f"{key.value!r} is there twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return node
-
-
-def _line_of(text: str, key: object) -> int:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith(f"{key}:") or line.lstrip().startswith(f'"{key}"'):
-            return number
-    return 1
