@@ -22,7 +22,7 @@ class Clock:
         self._world = world
         self._true_rate = self.rate = 1.0 + rng.uniform(-RATE_PPM, RATE_PPM) / 1e6
         """Seconds of the monotonic clock in one."""
-        self._mono_ns = rng.randrange(SECOND_NS, 10**6 * SECOND_NS)
+        self._booted_ns = self._mono_ns = rng.randrange(SECOND_NS, 10**6 * SECOND_NS)
         self._wall_off_ns = rng.randrange(-WALL_OFF_NS, WALL_OFF_NS)
         self.set_at_ns = 0
         """When the clocks were changed last."""
@@ -46,6 +46,10 @@ class Clock:
         if self._wrong:
             now_ns += self.wall_ahead_ns()
         return EPOCH_MS + now_ns // MS_NS
+
+    def monotonic_ahead_ns(self) -> int:
+        """By how much faults have put the monotonic clock forward."""
+        return self.now_ns() - self._booted_ns - int(self._world.now_ns * self._true_rate)
 
     def wall_ahead_ns(self) -> int:
         """By how much a fault has put the time of day forward."""

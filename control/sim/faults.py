@@ -17,6 +17,7 @@ from labrys.control.nemesis.package import FaultPackage, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.reset import Reset
+from labrys.control.sim.clock_faults import SimClock
 from labrys.control.sim.disk_faults import SimDiskFault, SimPower
 from labrys.control.sim.environment import simulated
 from labrys.control.sim.network import Counts, Network
@@ -186,6 +187,7 @@ SIM_PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         SimDelay,
         SimKill,
         SimPause,
+        SimClock,
         SimDiskFault,
         SimPower,
         Leadership,
