@@ -265,11 +265,16 @@ class Corrupt(AimedFault):
         self.system.kill(node)
         facts = None
         for patterns, within in self._candidates(node, plan):
-            facts = damage(self.env, node, patterns, plan, within=within)
+            facts = self._change_file(node, patterns, plan, within)
             if facts is not None:
                 break
         started = self._start(node)
         return None if facts is None else facts | started
+
+    def _change_file(
+        self, node: str, patterns: Sequence[str], plan: Mapping[str, Any], within: float
+    ) -> dict[str, Any] | None:
+        return damage(self.env, node, patterns, plan, within=within)
 
     def _candidates(
         self, node: str, plan: Mapping[str, Any]

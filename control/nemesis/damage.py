@@ -16,7 +16,7 @@ FLIP: Final = "flip"
 TRUNCATE: Final = "truncate"
 MIDDLE: Final = 0.9
 """Where the middle of a growing file ends: what comes last may be half written in any crash."""
-_TOLD_MAX: Final = 8
+TOLD_MAX: Final = 8
 """Changed bytes that are told one by one."""
 
 
@@ -45,7 +45,7 @@ def damage(
 
     Bits are flipped in the part `within` of the file, from its beginning.
     """
-    order = {"patterns": list(patterns), "within": within, "told_max": _TOLD_MAX}
+    order = {"patterns": list(patterns), "within": within, "told_max": TOLD_MAX}
     for name in ("which", "at", "bits", "cut_percent"):
         if name in plan:
             order[name] = plan[name]

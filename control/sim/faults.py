@@ -18,6 +18,7 @@ from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.pause import Pause
 from labrys.control.nemesis.reset import Reset
 from labrys.control.sim.clock_faults import SimClock
+from labrys.control.sim.corrupt_fault import SimCorrupt
 from labrys.control.sim.disk_faults import SimDiskFault, SimPower
 from labrys.control.sim.environment import simulated
 from labrys.control.sim.network import Counts, Network
@@ -190,6 +191,7 @@ SIM_PACKAGES: Final[Mapping[str, type[FaultPackage]]] = {
         SimClock,
         SimDiskFault,
         SimPower,
+        SimCorrupt,
         Leadership,
         Membership,
     )

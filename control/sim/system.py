@@ -8,7 +8,7 @@ import requests
 from labrys.control.process import State
 from labrys.control.sim.environment import SimEnvironment
 from labrys.control.sim.world import SECOND_NS
-from labrys.control.systems.raftkv import RaftKv
+from labrys.control.systems.raftkv import TOLD_LINES, RaftKv
 from labrys.node import cli
 
 
@@ -55,6 +55,15 @@ class SimRaftKv(RaftKv):
     def lose_data(self, node: str) -> int:
         """See `RaftKv`."""
         return self._sim.awake(node).lose_data()
+
+    def log_end(self, node: str) -> int:
+        """See `RaftKv`; here it counts lines."""
+        return len(self._sim.machines[node].log)
+
+    def log_since(self, node: str, end: int) -> tuple[str, ...]:
+        """See `RaftKv`: without the times of day."""
+        lines = self._sim.machines[node].log[end : end + TOLD_LINES]
+        return tuple(text for _, text in lines)
 
     def monotonic_s(self) -> float:
         """See `RaftKv`."""

@@ -30,7 +30,7 @@ _OPTIONS: Final = (
 _CHANGE_ATTEMPT_S: Final = 1.0
 _STATUS_TIMEOUT_S: Final = 0.5
 _POLL_S: Final = 0.05
-_TOLD_LINES: Final = 20
+TOLD_LINES: Final = 20
 HEALTH_KEY: Final = "labrys-health"
 """The key that health checks write; no workload uses it."""
 
@@ -317,7 +317,7 @@ find {data} -mindepth 1 -delete && sync {data}
     def log_since(self, node: str, end: int) -> tuple[str, ...]:
         """Return the first lines that the process wrote after the log had the length `end`."""
         log = shlex.quote(self._log(node))
-        script = f"tail -c +{end + 1} {log} | head -n {_TOLD_LINES}"
+        script = f"tail -c +{end + 1} {log} | head -n {TOLD_LINES}"
         return tuple(check(node, "reading the log", self._env.run(node, script)).splitlines())
 
     def _log(self, node: str) -> str:
