@@ -8,7 +8,6 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from labrys.checkers.verdict import Verdict, combine
+from labrys.checkers.verdict import Verdict
 from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
 from labrys.control.judge import EXIT_CODES
@@ -26,64 +25,10 @@ from labrys.control.report import text
 from labrys.control.running import without_impossible
 from labrys.control.spec import Spec, rerun_command
 from labrys.control.store import RunDirectory
+from labrys.control.tally import FINDINGS, Hunted, Tally
 
 TELL_EVERY_S: Final = 0.5
 EXIT_INTERRUPTED: Final = 130
-_FINDINGS: Final = (Verdict.INVALID, Verdict.ERROR)
-
-
-class Hunted(msgspec.Struct, frozen=True):
-    """How one seed ended."""
-
-    seed: int
-    verdict: Verdict
-    simulated_s: float
-    why: str = ""
-    """In a few words, unless it was valid."""
-    rerun: str | None = None
-    """The command that runs a finding again, with all that its seed drew."""
-    path: str | None = None
-    """The run directory of a finding."""
-
-
-class Tally:
-    """What has come of the seeds so far."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.verdicts: Counter[Verdict] = Counter()
-        self.simulated_s = 0.0
-        self.findings: list[Hunted] = []
-        self._began_s = time.monotonic()
-
-    @property
-    def done(self) -> int:
-        """How many seeds have ended."""
-        return self.verdicts.total()
-
-    @property
-    def verdict(self) -> Verdict:
-        """That of all together. Seeds that were unknown are counted and told, no more: of many
-        some are vacuous, and that says nothing of the others."""
-        told = [verdict for verdict in self.verdicts if verdict is not Verdict.UNKNOWN]
-        return combine(told) if told else Verdict.UNKNOWN
-
-    def add(self, hunted: Hunted) -> None:
-        """One more has ended."""
-        self.verdicts[hunted.verdict] += 1
-        self.simulated_s += hunted.simulated_s
-        if hunted.verdict in _FINDINGS:
-            self.findings.append(hunted)
-
-    def line(self) -> str:
-        """All of it in one line."""
-        taken_s = max(time.monotonic() - self._began_s, 1e-9)
-        hours = self.simulated_s / 3600
-        told = ", ".join(f"{self.verdicts[v]} {v.value}" for v in Verdict if self.verdicts[v])
-        return (
-            f"{self.done} of {self.count} seeds, {self.done / taken_s:.2f}/s, {hours:.3f} simulated"
-            f" hours, {hours / taken_s * 60:.3f} a minute; {told or 'nothing yet'}"
-        )
 
 
 def hunt_and_print(
@@ -122,7 +67,7 @@ def hunt_and_print(
                 RunDirectory(Path(hunted.path)).call_latest()
             if as_json:
                 click.echo(msgspec.json.encode(hunted))
-            elif hunted.verdict in _FINDINGS:
+            elif hunted.is_finding:
                 _clear(is_terminal)
                 for line in _told(hunted):
                     click.echo(line)
@@ -134,6 +79,13 @@ def hunt_and_print(
     _clear(is_terminal)
     _remove_untold(_directories(spec, runs_dir) - before, tally.findings)
     code = EXIT_INTERRUPTED if interruption.count else EXIT_CODES[tally.verdict]
+    if as_json:
+        facts = {"hunt": tally.verdict.value, "exit": code, **tally.facts()}
+        click.echo(msgspec.json.encode(facts))
+    elif tally.done:
+        click.echo("rare states, and by how many seeds they were reached (node/probes.py):")
+        for line in tally.probe_lines():
+            click.echo(line)
     click.echo(tally.line(), err=as_json)
     click.echo(f"labrys: hunt {tally.verdict.value.upper()}  exit {code}", err=as_json)
     return code
@@ -199,11 +151,11 @@ def _try(spec: Spec, make: Callable[[Spec, int], Spec], runs_dir: Path, seed: in
         runs_dir,
         interruption=Interruption(),
         say=lambda line: None,
-        keep=lambda verdict: verdict in _FINDINGS,
+        keep=lambda verdict: verdict in FINDINGS,
     )
     results = outcome.results
     verdict = Verdict(results["verdict"])
-    is_finding = verdict in _FINDINGS
+    is_finding = verdict in FINDINGS
     return Hunted(
         seed=seed,
         verdict=verdict,
@@ -211,6 +163,7 @@ def _try(spec: Spec, make: Callable[[Spec, int], Spec], runs_dir: Path, seed: in
         why=_why(results, verdict),
         rerun=rerun_command(spec) if is_finding else None,
         path=str(outcome.run.path) if is_finding else None,
+        probes=results["probes"],
     )
 
 

@@ -322,6 +322,7 @@ class _Run:
             "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},
             "errors": self._failures,
             "end_states": self._end_states,
+            "probes": self.stage.probes(),
             "checkers": msgspec.json.decode(msgspec.json.encode(checkers)),
         }
 

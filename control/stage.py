@@ -49,6 +49,9 @@ class Stage(Protocol):
     def has_not_recovered(self) -> None:
         """The cluster is not healthy, although nothing hurts it any more."""
 
+    def probes(self) -> dict[str, int]:
+        """How often nodes got into rare states (`labrys.node.probes`), if seen."""
+
 
 class RealStage:
     """Nodes in an environment, threads, and the machine's clock."""
@@ -93,6 +96,10 @@ class RealStage:
 
     def has_not_recovered(self) -> None:
         """See `Stage`: a real machine may be too slow, so nothing is concluded from it."""
+
+    def probes(self) -> dict[str, int]:
+        """See `Stage`: nobody looks into a real node."""
+        return {}
 
 
 def make_stage(

@@ -34,6 +34,7 @@ from labrys.node.messages import (
     RaftMessage,
     StateReport,
 )
+from labrys.node.probes import Probe
 from labrys.node.raft import Role
 from labrys.node.settings import Settings
 from labrys.node.snapshotter import Snapshotter, read_state
@@ -78,10 +79,11 @@ class Engine:
         parts = settings.parts
         restored = storage.restored(settings.initial)
         self.raft = parts.raft(settings.config, restored, around.rng, self._now_ms())
+        self.raft.reach = around.reach
         self._peers = around.connect(self._on_message, self._on_link_lost)
         self._service = parts.service(
             self.raft,
-            read_state(storage, restored.snapshot, parts.machine),
+            self._heeded(read_state(storage, restored.snapshot, parts.machine)),
             self._peers.send,
             self._now_ms,
             settings.request_timeout_ms,
@@ -105,7 +107,12 @@ class Engine:
         self._is_flush_due = False
         self._is_stopping = False
         self._timer = self._scheduler.call_later(0, self._on_timer)
+        if restored.snapshot.index and restored.entries:
+            around.reach(Probe.SNAPSHOT_AND_LOG)
+        if storage.segment_count > 1:
+            around.reach(Probe.SEVERAL_SEGMENTS)
         if storage.cut_bytes:
+            around.reach(Probe.TORN_TAIL)
             say(event="recovered", cut_bytes=storage.cut_bytes, reason="the last write was torn")
         for unsound in storage.snapshots.unsound:
             say(warning="passed over a snapshot", reason=unsound)
@@ -235,8 +242,12 @@ class Engine:
         self.wake()
 
     def _install(self, machine: Machine) -> None:
-        self._service.machine = machine
+        self._service.machine = self._heeded(machine)
         self.wake()
+
+    def _heeded(self, machine: Machine) -> Machine:
+        machine.reach = self._around.reach
+        return machine
 
     # ---- effects ------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from labrys.node.commands import (
     encode_request,
 )
 from labrys.node.outcome import Outcome
+from labrys.node.probes import Probe, Reach, unheeded
 from labrys.node.sessions import Kept, Sessions
 
 INTEGER_MAX = 2**63 - 1
@@ -85,6 +86,7 @@ class Machine:
     def __init__(self) -> None:
         self.revision = 0
         self.sessions = Sessions()
+        self.reach: Reach = unheeded
         self._cells: dict[str, _Cell] = {}
         self._sum = 0
 
@@ -262,10 +264,12 @@ class Machine:
     def _once(self, once: Once) -> Outcome:
         session = self.sessions.hear(once.session, once.at_ms)
         if session is None:
+            self.reach(Probe.SESSION_EXPIRED)
             return Outcome("session-expired", self.revision)
         digest = zlib.crc32(encode_request(once.command))
         kept = session.kept.get(once.seq)
         if kept is not None:
+            self.reach(Probe.DUPLICATE_ANSWERED)
             return kept.outcome if kept.digest == digest else self._refused("seq-reused")
         if once.seq <= session.forgotten:
             return self._refused("seq-forgotten")

@@ -59,6 +59,7 @@ from labrys.node.messages import (
     VoteReply,
     VoteRequest,
 )
+from labrys.node.probes import Probe, Reach, unheeded
 from labrys.node.progress import Progress, State
 from labrys.node.reads import FollowerReads, ReadQueue, Ticket
 from labrys.node.recall import Recall
@@ -121,6 +122,7 @@ class Raft:
         """A follower that knows what `restored` says: a first start or a restart."""
         self.config = config
         self.id = config.id
+        self.reach: Reach = unheeded
         hard_state, snapshot = restored.hard_state, restored.snapshot
         self.term = hard_state.term
         self.vote = hard_state.vote
@@ -234,8 +236,10 @@ class Raft:
             self._ask_for_recall()
         if self.role is Role.LEADER:
             if self._transfer is not None and now_ms >= self._transfer_until_ms:
+                self.reach(Probe.TRANSFER_TIMED_OUT)
                 self._transfer = None
             if self._has_lost_quorum():
+                self.reach(Probe.QUORUM_LOST)
                 self._become_follower(self.term, None)
             elif now_ms >= self._heartbeat_due_ms:
                 self._beat_due = True
@@ -310,9 +314,14 @@ class Raft:
         """
         if self.role is Role.LEADER:
             if lease and self.has_lease(now_ms):
+                self.reach(Probe.LEASE_READ)
                 self._answerable.append((self.commit, read_id))
-            else:
-                self._reads.add(read_id)
+                return True
+            if lease:
+                self.reach(Probe.LEASE_REFUSED)
+            if self.commit < self._term_start:
+                self.reach(Probe.READ_BEFORE_FIRST_COMMIT)
+            self._reads.add(read_id)
             return True
         if self.leader is None:
             return False
@@ -334,6 +343,8 @@ class Raft:
         In any other term the entry at `last_index` may have been replaced meanwhile, and the disk
         would vouch for an entry that it does not hold.
         """
+        if term < self.term:
+            self.reach(Probe.DISK_LATE_FOR_TERM)
         if self.role is Role.CANDIDATE and term == self.term:
             self._take_office_if_elected()
         if self.role is Role.LEADER and term == self.term:
@@ -388,6 +399,8 @@ class Raft:
         ready = []
         while self._answerable and self._answerable[0][0] <= self.applied:
             ready.append(self._answerable.popleft()[1])
+        if self._answerable:
+            self.reach(Probe.READ_BEFORE_APPLIED)
         return tuple(ready)
 
     # ---- roles --------------------------------------------------------------------------------
@@ -403,6 +416,8 @@ class Raft:
 
     def _become_follower(self, term: int, leader: NodeId | None) -> None:
         assert term >= self.term, f"term moved back: {self.term} -> {term}"
+        if self.role is Role.LEADER and self.commit < self.log.last_index:
+            self.reach(Probe.DEPOSED_WITH_UNCOMMITTED)
         if term > self.term:
             self.term = term
             self.vote = None
@@ -414,6 +429,7 @@ class Raft:
         self._progress.clear()
         self._transfer = None
         for ticket in self._reads.take_all():
+            self.reach(Probe.READ_OUTLIVED_OFFICE)
             if isinstance(ticket, int):  # A follower asks again by itself.
                 self._follower_reads.add(ticket)
 
@@ -424,6 +440,8 @@ class Raft:
         # be the only one whose log can win.
         for index, configuration in reversed(self._configurations):
             if configuration.is_voter(self.id):
+                if configuration is not self.configuration:
+                    self.reach(Probe.VOTED_OUT_CAMPAIGNS)
                 return True
             if index <= self.commit:
                 break
@@ -462,6 +480,8 @@ class Raft:
 
     def _become_leader(self) -> None:
         assert self.role is Role.CANDIDATE, f"{self.role} cannot become leader of {self.term}"
+        if self.configuration.is_joint or self.configuration.target:
+            self.reach(Probe.OFFICE_DURING_CHANGE)
         self.role = Role.LEADER
         self.leader = self.id
         self._progress = {}
@@ -513,8 +533,11 @@ class Raft:
         if self._recall is not None:
             return
         if self._hears_a_leader() and not request.is_transfer:
+            self.reach(Probe.VOTE_REFUSED_LIVE_LEADER)
             return  # Dissertation 4.2.3: nobody deposes a leader that is heard.
         up_to_date = self._is_up_to_date(request.last_index, request.last_term)
+        if not up_to_date:
+            self.reach(Probe.VOTE_REFUSED_OLD_LOG)
         if request.pre:
             granted = up_to_date and request.term > self.term
             term = request.term if granted else self.term
@@ -526,12 +549,16 @@ class Raft:
         if granted:
             self.vote = sender
             self._reset_election_timer()
+        elif up_to_date and request.term == self.term:
+            self.reach(Probe.VOTE_REFUSED_SECOND)
         self._messages.append((sender, VoteReply(self.term, granted, pre=False)))
 
     def _on_vote_reply(self, sender: NodeId, reply: VoteReply) -> None:
         # A vote counts only in the very campaign it was given to: same kind, same term.
         campaign = (Role.PRE_CANDIDATE, self.term + 1) if reply.pre else (Role.CANDIDATE, self.term)
         if not reply.granted or (self.role, reply.term) != campaign:
+            if reply.granted and reply.term < self.term:
+                self.reach(Probe.LATE_VOTE)
             return
         self._votes.add(sender)
         if not reply.pre:
@@ -564,6 +591,8 @@ class Raft:
         # Whatever the sender said in its earlier life does not hold any more.
         self._votes.discard(sender)
         if sender in self._progress:
+            if self._progress[sender].match_index:
+                self.reach(Probe.ACKNOWLEDGEMENTS_FORGOTTEN)
             self._progress[sender] = Progress(self.log.last_index + 1, self._now_ms)
         is_blank = self._recall is not None and not (self.term or self.log.last_index)
         reply = RecallReply(
@@ -589,6 +618,7 @@ class Raft:
     def _end_recall_if_caught_up(self) -> None:
         floor = self._recall.floor if self._recall is not None else None
         if floor is not None and (self.log.last_term, self.log.last_index) >= floor.log:
+            self.reach(Probe.OBSERVER_CAUGHT_UP)
             self._recall = None
             self._reset_election_timer()
 
@@ -596,6 +626,7 @@ class Raft:
 
     def _on_append_request(self, sender: NodeId, request: AppendRequest) -> None:
         if request.term < self.term:
+            self.reach(Probe.APPEND_OF_OLDER_TERM)
             # Our term tells the deposed leader to step down (section 5.1). It must say no more: the
             # request may be so late that its sender leads again, in the very term of this reply.
             reply = AppendReply(self.term, 0, success=False, index=0)
@@ -607,6 +638,7 @@ class Raft:
         behind = self.log.base_index - previous
         if behind > 0:
             # What the snapshot covers is committed, so it is what the leader has there.
+            self.reach(Probe.APPEND_BEFORE_SNAPSHOT)
             previous, entries = self.log.base_index, entries[behind:]
         elif self.log.term_at(previous) != request.prev_term:
             self._messages.append((sender, self._conflict(request)))
@@ -615,6 +647,8 @@ class Raft:
             self._take_over(previous, entries)
         # Section 5.3: "index of last new entry". What lies beyond `vouched` in our log may be an
         # old leader's, however far the new leader has committed.
+        if vouched < min(request.commit, self.log.last_index):
+            self.reach(Probe.COMMIT_HELD_BACK)
         self._commit_to(min(request.commit, vouched))
         reply = AppendReply(self.term, request.round, success=True, index=vouched)
         self._messages.append((sender, reply))
@@ -629,6 +663,8 @@ class Raft:
     def _conflict(self, request: AppendRequest) -> AppendReply:
         index = request.prev_index
         term = self.log.term_at(index)
+        if term is not None:
+            self.reach(Probe.CONFLICT_OF_TERMS)
         hint = self.log.last_index + 1 if term is None else self.log.first_index_of(term)
         return AppendReply(self.term, request.round, False, index, hint, term or 0)
 
@@ -647,13 +683,17 @@ class Raft:
             known += 1
         if known < len(entries):
             self._extend(entries[known:] if known else entries)
+        elif known < held:
+            self.reach(Probe.LATE_APPEND_KEPT_TAIL)
         self._end_recall_if_caught_up()
 
     def _cut_from(self, index: int) -> None:
+        self.reach(Probe.CONFLICTING_TAIL_CUT)
         self.log.truncate_from(index)
         self._soil(index)
         # Dissertation 4.1: a configuration that is taken back gives way to the one before.
         while self._configurations[-1][0] >= index:
+            self.reach(Probe.CONFIGURATION_TAKEN_BACK)
             self._configurations.pop()
 
     def _extend(self, entries: Sequence[Entry]) -> None:
@@ -689,6 +729,8 @@ class Raft:
         assert meta.index <= self.applied, f"snapshot {meta.index} beyond {self.applied}"
         if meta.index <= self.snapshot.index:
             return
+        if self._incoming is not None:
+            self.reach(Probe.SNAPSHOT_WHILE_RECEIVING)
         self.snapshot = meta
         base = max(self.log.base_index, meta.index - self.config.trailing_count)
         # What is not on disk yet must stay until the next effects hand it out.
@@ -707,11 +749,14 @@ class Raft:
         if incoming is not None:
             self._messages.append((incoming[0], InstallReply(self.term, 0, meta.index, None)))
         if meta.index <= self.commit:
+            self.reach(Probe.SNAPSHOT_OUTRUN)
             return False
         self.snapshot = meta
         if self.log.term_at(meta.index) == meta.term:
             self.log.compact_to(meta.index)
         else:
+            if self.log.last_index >= meta.index:
+                self.reach(Probe.SNAPSHOT_REPLACED_LOG)
             self.log.reset(meta.index, meta.term)
         self._configurations = [
             (meta.index, meta.configuration),
@@ -745,6 +790,8 @@ class Raft:
         if self._is_installing:
             return  # Complete, and being checked: `installed` or `refuse_install` will answer.
         if self._incoming != source:
+            if self._incoming is not None:
+                self.reach(Probe.SNAPSHOT_BEGUN_ANEW)
             self._incoming = source
             self._incoming_offset = 0
         if request.offset == self._incoming_offset:
@@ -826,6 +873,9 @@ class Raft:
             last_index = previous + len(request.entries)
             follower.sent(last_index, command_bytes(request.entries), self._now_ms)
             beat = False
+        else:
+            if follower.state is State.REPLICATE and follower.next_index <= log.last_index:
+                self.reach(Probe.WINDOW_FULL)
         if beat:
             # It leans on what is known to match while something is under way.
             previous = follower.next_index - 1
@@ -840,6 +890,8 @@ class Raft:
 
     def _send_piece(self, peer: NodeId, follower: Progress) -> None:
         meta = self.snapshot
+        if self._is_silent(follower):
+            self.reach(Probe.SNAPSHOT_TO_SILENT)
         follower.needs_snapshot(meta.index)
         request = InstallRequest(self.term, self._round, meta.index, meta.term, follower.offset)
         self._eager.append((peer, request))
@@ -855,6 +907,8 @@ class Raft:
             or reply.round == 0
             or follower is None
         ):
+            if self.role is Role.LEADER:
+                self.reach(Probe.REPLY_TO_OLDER_OFFICE)
             return  # Said to an earlier office: it vouches for nothing in this one.
         follower.heard_ms = self._now_ms
         self._acknowledge_round(follower, reply.round)
@@ -878,8 +932,14 @@ class Raft:
         matches = {node: follower.match_index for node, follower in self._progress.items()}
         matches[self.id] = self._durable_index
         index = self.configuration.agreed(matches)
-        if index > self.commit and self._may_commit(index):
-            self._commit_to(index)
+        if index <= self.commit:
+            return
+        if not self._may_commit(index):
+            self.reach(Probe.OLD_TERM_ON_MAJORITY)
+            return
+        if self.log.term_at(self.commit + 1) != self.term:
+            self.reach(Probe.OLD_TERM_COMMITTED)
+        self._commit_to(index)
 
     def _may_commit(self, index: int) -> bool:
         # Section 5.4.2 and figure 8: an entry from an older term is committed only through a newer
@@ -971,6 +1031,8 @@ class Raft:
             self._enter(step)
 
     def _enter(self, configuration: Configuration) -> None:
+        if any(map(self._is_silent, self._progress.values())):
+            self.reach(Probe.CHANGE_WITH_SILENT_MEMBER)
         self._append([Entry(self.term, encode_configuration(configuration), True)])
         self._follow_members()
 
@@ -1005,11 +1067,14 @@ class Raft:
         follower = self._progress.get(node)
         if follower is None:
             return False
-        recently = self._now_ms - self.config.election_timeout_ms
-        return follower.match_index >= self.commit and follower.heard_ms >= recently
+        return follower.match_index >= self.commit and not self._is_silent(follower)
+
+    def _is_silent(self, follower: Progress) -> bool:
+        return follower.heard_ms < self._now_ms - self.config.election_timeout_ms
 
     def _leave_office(self, gone: Sequence[NodeId]) -> None:
         # Dissertation 4.2.2: a leader that removed itself goes when the change is committed.
+        self.reach(Probe.LEADER_REMOVED)
         voters = [node for node in self.configuration.voters if node in self._progress]
         for node in (*gone, *voters):
             self._write_to(node, self._progress[node], True, {})

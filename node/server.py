@@ -16,6 +16,7 @@ from labrys.node.errors import DiskFull, MachineError
 from labrys.node.logline import Say, write_line
 from labrys.node.messages import Message, NodeId
 from labrys.node.peers import PeerNetwork
+from labrys.node.probes import Reach, unheeded
 from labrys.node.settings import Settings
 from labrys.node.storage import Received, Storage
 from labrys.node.surroundings import Job, Scheduler, T
@@ -44,6 +45,7 @@ class Node:
         self.say = say
         self.now_ms = _now_ms
         self.wall_ms = _wall_ms
+        self.reach: Reach = unheeded
         self._engine = Engine(settings, storage, self)
 
     async def run(self) -> int:

@@ -45,6 +45,7 @@ from labrys.node.errors import Refused
 from labrys.node.machine import Machine
 from labrys.node.messages import Entry, ForwardReply, ForwardRequest, NodeId
 from labrys.node.outcome import Outcome
+from labrys.node.probes import Probe
 from labrys.node.raft import Raft, Role
 
 PENDING_MAX = 4096
@@ -295,6 +296,7 @@ class Service:
                 waiting.finish(_answer(waiting.request, waiting.outcomes))
             else:
                 # An index is committed once, and not with this client's entry.
+                self._raft.reach(Probe.WRITE_OVERWRITTEN)
                 message = "another leader's command took the place of this one"
                 waiting.finish(fault(503, "overwritten", True, message))
 

@@ -144,6 +144,11 @@ class Storage:
         except OSError as error:
             raise MachineError(f"cannot use the data directory {directory}: {error}") from error
 
+    @property
+    def segment_count(self) -> int:
+        """How many files the log consists of."""
+        return len(self._segments)
+
     def restored(self, initial: Configuration) -> Restored:
         """What the core begins with; `initial` is the configuration where nothing says another."""
         snapshot = self.snapshot or SnapshotMeta(0, 0, initial)

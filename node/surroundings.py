@@ -13,6 +13,7 @@ from labrys.node.effects import Persist
 from labrys.node.errors import DiskFull
 from labrys.node.logline import Say
 from labrys.node.messages import Message, NodeId, RaftMessage
+from labrys.node.probes import Reach
 from labrys.node.storage import Received, Storage
 
 Address = tuple[str, int]
@@ -87,6 +88,9 @@ class Surroundings(Protocol):
     """A clock that does not run backwards."""
     wall_ms: Callable[[], int]
     """The time of day, since 1970."""
+
+    reach: Reach
+    """Told of the rare states that the node gets into."""
 
     def new_id(self) -> int:
         """A number below 2^62 that no other life of any node has."""

@@ -28,6 +28,7 @@ from labrys.node.api import Call
 from labrys.node.engine import Engine, open_storage
 from labrys.node.errors import DiskFull, NodeError
 from labrys.node.messages import Message, NodeId
+from labrys.node.probes import Reach
 from labrys.node.settings import Settings
 from labrys.node.storage import Received, Storage
 from labrys.node.surroundings import Job, Scheduler, T
@@ -98,6 +99,7 @@ class Process:
         self.now_ms = machine.clock.now_ms
         self.time = machine.clock.now_s
         self.wall_ms = machine.clock.wall_ms
+        self.reach: Reach = machine.watch.probes.reach
         self._settings = settings
         self._world = machine.world
         self._held: list[tuple[Callable[..., None], Callable[..., object], tuple[Any, ...]]] = []

@@ -49,9 +49,8 @@ class SimStage:
         self._say = say
         self._stop = stop
         self._op_timeout_s = spec.op_timeout
-        self._sim = SimEnvironment(
-            self.world, spec.node_names, self.started_at, Watch(self._break_off)
-        )
+        self._watch = Watch(self._break_off)
+        self._sim = SimEnvironment(self.world, spec.node_names, self.started_at, self._watch)
         self.env: Environment = self._sim
         self.system: RaftKv = SimRaftKv(
             self._sim,
@@ -113,6 +112,10 @@ class SimStage:
             told = "; ".join(machine.told() for machine in machines.values())
             what = Violation(f"liveness: no write succeeds {LIVENESS_S:g} s later: {told}")
             next(iter(machines.values())).break_promise(what)
+
+    def probes(self) -> dict[str, int]:
+        """See `Stage`."""
+        return self._watch.probes.by_label()
 
     def _break_off(self, broken: str) -> None:
         self._say(f"at {self.world.now_ns / SECOND_NS:.6f} s a promise of Raft is broken: {broken}")

@@ -1,15 +1,32 @@
 """Looks after the promises of Raft while a simulation goes on, at every step of every node."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from labrys.control.sim.promises import Kept, Promises, Violation
 from labrys.node.effects import Effects, Persist
 from labrys.node.engine import Engine
 from labrys.node.messages import NodeId
+from labrys.node.probes import Probe
 from labrys.node.raft import Raft, Role
 from labrys.node.settings import Settings
 from labrys.node.storage import Storage
 from labrys.node.surroundings import Surroundings
+
+
+class ProbeCounts:
+    """How often the nodes of one simulation got into which rare state."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Probe] = Counter()
+
+    def reach(self, probe: Probe) -> None:
+        """Implements `labrys.node.probes.Reach`."""
+        self._counts[probe] += 1
+
+    def by_label(self) -> dict[str, int]:
+        """Those that were reached, in the order in which they are declared."""
+        return {probe.label: self._counts[probe] for probe in Probe if self._counts[probe]}
 
 
 class Watch:
@@ -21,7 +38,9 @@ class Watch:
         self.disks: dict[NodeId, Kept] = {}
         self.rafts: dict[NodeId, Raft] = {}
         """Those that run."""
+        self.probes = ProbeCounts()
         self.broken: str | None = None
+        self._offices: dict[NodeId, int] = {}
         self._has_broken = has_broken
 
     def begin(self, raft: Raft, storage: Storage, settings: Settings) -> None:
@@ -41,6 +60,14 @@ class Watch:
         for batch in batches:
             self.promises.store(node, disk, batch)
         disk.snapshot = max(disk.snapshot, self.rafts[node].snapshot, key=lambda meta: meta.index)
+
+    def lead(self, raft: Raft) -> None:
+        """A node leads, as far as it knows."""
+        self.promises.see(raft)
+        if self._offices.get(raft.id) != raft.term:
+            self._offices[raft.id] = raft.term
+            if any(each.role is Role.LEADER and each is not raft for each in self.rafts.values()):
+                self.probes.reach(Probe.TWO_LEADERS)
 
     def apply(self, raft: Raft, effects: Effects) -> None:
         """A node is about to apply what is committed."""
@@ -69,7 +96,7 @@ class WatchedEngine(Engine):
     def _flush(self) -> None:
         super()._flush()
         if self.raft.role is Role.LEADER:
-            self._watch.promises.see(self.raft)
+            self._watch.lead(self.raft)
 
     def _apply(self, effects: Effects) -> None:
         self._watch.apply(self.raft, effects)

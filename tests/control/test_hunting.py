@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from labrys.checkers.verdict import Verdict
-from labrys.control.hunting import Hunted, Tally
+from labrys.control.tally import Hunted, Tally
+from labrys.node.probes import Probe
 
 LABRYS = Path(sys.executable).with_name("labrys")
 SHORT = ("--nodes", "3", "--rate", "50", "--time-limit", "3", "--no-swarm")
@@ -60,11 +61,18 @@ def test_all_seeds_with_a_line_for_each(tmp_path: Path) -> None:
     words = ("--bug", "early-ack", "--seeds", "3", "--seed", "7", "--findings", "0", "--json")
     done = hunt(tmp_path, *words, "--jobs", "1")
     assert done.returncode == 1
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    *lines, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(line["seed"], line["verdict"]) for line in lines] == [
         (7, "invalid"), (8, "invalid"), (9, "invalid"),
     ]  # fmt: skip
     assert runs(tmp_path) == ["7", "8", "9"]
+    assert (last["hunt"], last["exit"], last["done"]) == ("invalid", 1, 3)
+    assert last["verdicts"] == {"invalid": 3}
+    labels = {probe.label for probe in Probe}
+    assert {*last["probes"], *last["never_reached"]} == labels
+    for label, reached in last["probes"].items():
+        by_seed = [line["probes"].get(label, 0) for line in lines]
+        assert reached == {"seeds": sum(map(bool, by_seed)), "count": sum(by_seed)}
 
 
 def test_a_bug_alone_is_a_swarm_whose_finding_tells_all_that_was_drawn(tmp_path: Path) -> None:
@@ -111,6 +119,27 @@ def test_what_cannot_be_hunted_is_refused(
 ) -> None:
     done = hunt(tmp_path, *words)
     assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+
+
+def test_what_was_reached_and_what_was_not_is_told_at_the_end(tmp_path: Path) -> None:
+    words = ("--faults", "partition", "--fault-interval", "0.5", "--seeds", "2", "--seed", "1")
+    done = hunt(tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^  vote-refused-live-leader +2 of 2 seeds, \d+ times$", done.stdout, re.M)
+    (never,) = re.findall(r"^never reached: (.*)$", done.stdout, re.M)
+    assert "torn-tail" in never.split(", ")
+
+
+def test_probes_are_counted_by_seed_and_those_of_most_seeds_come_first() -> None:
+    tally = Tally(2)
+    tally.add(Hunted(0, Verdict.VALID, 1.0, probes={"late-vote": 9}))
+    tally.add(Hunted(1, Verdict.VALID, 1.0, probes={"torn-tail": 2, "late-vote": 1}))
+    *reached, never = tally.probe_lines()
+    assert [line.split(None, 1) for line in reached] == [
+        ["late-vote", "2 of 2 seeds, 10 times"], ["torn-tail", "1 of 2 seeds, 2 times"],
+    ]  # fmt: skip
+    assert never.startswith("never reached: vote-refused-old-log, ")
+    assert len(tally.never_reached) == len(Probe) - 2
 
 
 def test_the_line_counts_verdicts_and_simulated_time() -> None:

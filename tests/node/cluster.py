@@ -13,6 +13,7 @@ snapshots, hand the office over, come and go as members, and now and then one lo
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ from labrys.node.configuration import Configuration
 from labrys.node.effects import Effects, Persist, Restored, SnapshotMeta
 from labrys.node.errors import Refused
 from labrys.node.messages import HardState, InstallRequest, RaftMessage
+from labrys.node.probes import Probe
 from labrys.node.raft import Config, Raft, Role
 
 PIECE_BYTES = 8
@@ -111,6 +113,7 @@ class Cluster:
         """Read id to the commit index that its answer must not be behind."""
         self.answered: list[int] = []
         self.client = RetryingClient()
+        self.probes: Counter[Probe] = Counter()
         self.late: list[tuple[str, str, RaftMessage]] = []
         self._numbers = 0
         for member in self.members.values():
@@ -131,6 +134,7 @@ class Cluster:
         )
         rng = random.Random(self.rng.random())
         member.raft = self.core(config, member.disk.restored(), rng, self.now_ms)
+        member.raft.reach = lambda probe: self.probes.update((probe,))
         member.disk.incoming = b""
         member.applied = member.disk.snapshot.index
         member.restarts += 1
