@@ -189,6 +189,12 @@ class Raft:
         return self._configurations[-1][1]
 
     @property
+    def configurations(self) -> Sequence[tuple[int, Configuration]]:
+        """Those in the log, oldest first, each with its index; the first one's is the log's base
+        or before."""
+        return self._configurations
+
+    @property
     def is_configuration_committed(self) -> bool:
         """Whether the configuration in force is there to stay."""
         return self._configurations[-1][0] <= self.commit

@@ -301,7 +301,7 @@ class Service:
                 waiting.finish(fault(503, "overwritten", True, message))
 
     def _is_ours(self, entry: Entry) -> bool:
-        """Whether this leader appended the entry, in its office: else it took another one's place."""
+        """Whether this leader appended it in its office; else it took another one's place."""
         return entry.term == self._office
 
     def answer_reads(self, read_ids: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from labrys.control.sim.condition import Condition
 from labrys.control.sim.disk import SimDisk, sound
 from labrys.control.sim.network import Network
 from labrys.control.sim.process import Hold, Process
-from labrys.control.sim.promises import Violation
+from labrys.control.sim.violation import Violation
 from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import SECOND_NS, World
 from labrys.node.logline import words
@@ -75,6 +75,7 @@ class Machine:
         """Put an empty disk in place of the one of a dead process; return how much was on it."""
         assert self.process is None, f"{self.name} lives"
         lost_bytes = self.disk.used_bytes()
+        self.watch.excuse(self.name)
         self._replace_disk(SimDisk())
         return lost_bytes
 
@@ -136,12 +137,16 @@ class Machine:
         self._is_cut = False
         if self.process is not None:
             return {}
+        if self.disk.lies is not None:
+            self.watch.excuse(self.name)
         found, facts = self.disk.after_power_failure(unsynced, seed)
         self._replace_disk(found)
         return facts
 
     def lie(self, writeback_s: float | None) -> None:
         """Let flushes do nothing but write back what is older than that; None: be honest."""
+        # What it has called durable may be lost as long as it lies, and with the next crash.
+        self.watch.excuse(self.name)
         if writeback_s is None:
             self.disk.lies = None
             return

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from labrys.control.disks import fuse
 from labrys.control.sim.disk import Crash, sound
 from labrys.control.sim.network import Links
-from labrys.control.sim.promises import Violation
+from labrys.control.sim.violation import Violation
 from labrys.control.sim.watch import WatchedEngine
 from labrys.control.sim.world import MS_NS, SECOND_NS, Signal
 from labrys.control.sim.writer import Writer

@@ -1,54 +1,29 @@
 """What Raft promises (figure 3 of the paper), looked after by somebody who sees all nodes at once.
 
-- election safety: one leader per term;
+- election safety: one leader per term, and nobody else speaks as leader;
 - log matching: an entry's index and term determine its command and its predecessor's term, hence,
   by induction, the whole log before it;
-- leader completeness: a new leader holds every entry committed in earlier terms;
+- leader completeness: a new leader holds every entry committed in earlier terms; and from the
+  moment an entry counts as committed, nobody without it could be elected by the logs on the disks;
 - state machine safety: no two nodes apply different entries at one index;
 - monotone commit: a node applies one index after the other;
-- durability: at the moment an entry first counts as committed, a majority of *disks* hold it.
+- durability: at the moment an entry first counts as committed, a majority of *disks* hold it;
+- configuration safety: see `configurations`.
 
-The simulation and the model tests of the node tell it what happens, and it raises at the very step
-that breaks a promise.
+That a disk never contradicts what its node has said is looked after in `kept`, that the states are
+those that the log leads to in `replica`. The simulation and the model tests of the node tell all of
+them what happens, and they raise at the very step that breaks a promise.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from labrys.control.sim.configurations import Configurations
+from labrys.control.sim.kept import Kept
+from labrys.control.sim.violation import Violation
 from labrys.node.configuration import Configuration
-from labrys.node.effects import Persist, SnapshotMeta
-from labrys.node.messages import Entry, HardState, NodeId
+from labrys.node.effects import Persist
+from labrys.node.messages import AppendRequest, Entry, InstallRequest, NodeId, RaftMessage
 from labrys.node.raft import Raft, Role
-
-
-class Violation(AssertionError):
-    """A promise of Raft was broken."""
-
-
-class Kept:
-    """What a node has told of as being on its disk."""
-
-    def __init__(self, base: SnapshotMeta, hard_state: HardState) -> None:
-        self.hard_state = hard_state
-        self.base = base
-        """Where the log begins."""
-        self.snapshot = base
-        self.entries: list[Entry] = []
-
-    def write(self, batch: Persist) -> None:
-        """Store one batch, but for its pieces of a snapshot."""
-        if batch.hard_state is not None:
-            self.hard_state = batch.hard_state
-        if batch.base is not None:
-            self.base = batch.base
-            self.entries.clear()
-        if batch.entries:
-            del self.entries[batch.first_index - self.base.index - 1 :]
-            self.entries.extend(batch.entries)
-
-    def at(self, index: int) -> Entry | None:
-        """The entry that is stored at the index."""
-        place = index - self.base.index - 1
-        return self.entries[place] if 0 <= place < len(self.entries) else None
 
 
 class Promises:
@@ -61,14 +36,17 @@ class Promises:
         """Entry and the term in which its commitment was first seen, by index - 1."""
         self._born: dict[tuple[int, int], tuple[int, bytes]] = {}
         """By index and term: the term of the entry before, and the command."""
+        self._configurations = Configurations()
 
     def see(self, raft: Raft) -> None:
-        """Look at a node that may have come to lead."""
-        if raft.role is not Role.LEADER:
-            return
+        """Look at a node, which may have come to lead or to other members."""
+        is_leader = raft.role is Role.LEADER
+        if is_leader and self.leaders.get(raft.term) != raft.id:
+            self._see_leader(raft)
+        self._configurations.see(raft, len(self.committed))
+
+    def _see_leader(self, raft: Raft) -> None:
         known = self.leaders.get(raft.term)
-        if known == raft.id:
-            return
         if known is not None:
             raise Violation(f"election safety: {known} and {raft.id} both lead term {raft.term}")
         self.leaders[raft.term] = raft.id
@@ -82,9 +60,20 @@ class Promises:
                     f"{index}, where term {term} committed {entry}"
                 )
 
+    def say(self, node: NodeId, disk: Kept, peer: NodeId, message: RaftMessage) -> None:
+        """A node is about to send a message: look whether it may."""
+        if isinstance(message, AppendRequest | InstallRequest):
+            leader = self.leaders.get(message.term)
+            if leader != node:
+                raise Violation(
+                    f"election safety: {node} speaks as leader of term {message.term}, which is "
+                    f"{leader or 'nobody'}"
+                )
+        disk.say(node, peer, message)
+
     def store(self, node: NodeId, disk: Kept, batch: Persist) -> None:
         """A batch is on a node's disk: note it down there, and look whether it fits the others."""
-        disk.write(batch)
+        disk.write(node, batch)
         # What never reached a disk may be forgotten, and its index and term be used once more.
         before = disk.at(batch.first_index - 1)
         if before is not None:
@@ -105,10 +94,12 @@ class Promises:
         new = []
         for index, entry in enumerate(entries, first):
             if index != applied + 1:
-                raise Violation(f"{raft.id} applied {index} after {applied}")
+                raise Violation(f"monotone commit: {raft.id} applied {index} after {applied}")
             applied = index
             if index > len(self.committed):
                 self.committed.append((entry, raft.term))
+                if entry.is_configuration:
+                    self._configurations.commit(index, entry)
                 new.append(index)
             elif self.committed[index - 1][0] != entry:
                 raise Violation(
@@ -117,22 +108,55 @@ class Promises:
                 )
         return new
 
-    def is_held(
+    def is_there_to_stay(
         self,
-        index: int,
-        disks: Iterable[tuple[NodeId, Kept]],
-        configurations: Iterable[Configuration],
+        raft: Raft,
+        new: Sequence[int],
+        disks: Mapping[NodeId, Kept],
+        known: Iterable[Configuration],
     ) -> None:
-        """Look whether a quorum of disks holds what was just committed at `index`."""
+        """Look whether enough disks hold what a node was the first to apply.
+
+        `known` are the configurations of all nodes, for one that is no leader.
+        """
+        if not new:
+            return
+        # With a commitment a change of members may have gone on, in the same step.
+        configurations = (
+            [configuration for _, configuration in raft.configurations[-2:]]
+            if raft.role is Role.LEADER
+            else list(known)
+        )
+        for index in new:
+            holders = self._holders(index, disks)
+            if not any(configuration.has_quorum(holders) for configuration in configurations):
+                raise Violation(
+                    f"durability: {index} is committed and on disk at {sorted(holders)} only"
+                )
+        self._cannot_be_lost(new[-1], holders, disks)
+
+    def _holders(self, index: int, disks: Mapping[NodeId, Kept]) -> set[NodeId]:
         entry = self.committed[index - 1][0]
-        holders = {
+        return {
             node
-            for node, disk in disks
+            for node, disk in disks.items()
             if disk.at(index) == entry
             or disk.snapshot.index >= index
             or disk.hard_state.is_observer  # Had it, maybe; takes no part without it.
         }
-        if not any(configuration.has_quorum(holders) for configuration in configurations):
-            raise Violation(
-                f"durability: {index} is committed and on disk at {sorted(holders)} only"
-            )
+
+    def _cannot_be_lost(
+        self, index: int, holders: set[NodeId], disks: Mapping[NodeId, Kept]
+    ) -> None:
+        for node, disk in disks.items():
+            if node in holders:
+                continue
+            voters = {name for name, each in disks.items() if each.newest <= disk.newest}
+            if disk.configuration.has_quorum(voters - self._observers(disks)):
+                raise Violation(
+                    f"leader completeness: {index} is committed, and {node}, which lacks it, can "
+                    f"be elected by {sorted(voters)}"
+                )
+
+    def _observers(self, disks: Mapping[NodeId, Kept]) -> set[NodeId]:
+        return {node for node, disk in disks.items() if disk.hard_state.is_observer}

@@ -15,8 +15,8 @@ from labrys.control.sim.environment import SimEnvironment
 from labrys.control.sim.faults import SIM_PACKAGES
 from labrys.control.sim.guard import guarded
 from labrys.control.sim.http import SimSession
-from labrys.control.sim.promises import Violation
 from labrys.control.sim.system import SimRaftKv
+from labrys.control.sim.violation import Violation
 from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import SECOND_NS, World
 from labrys.control.spec import Spec

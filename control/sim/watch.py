@@ -3,10 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from labrys.control.sim.promises import Kept, Promises, Violation
+from labrys.control.sim.kept import Kept
+from labrys.control.sim.promises import Promises
+from labrys.control.sim.replica import Replica
+from labrys.control.sim.violation import Violation
 from labrys.node.effects import Effects, Persist
 from labrys.node.engine import Engine
-from labrys.node.messages import NodeId
+from labrys.node.machine import Machine
+from labrys.node.messages import NodeId, RaftMessage
 from labrys.node.probes import Probe
 from labrys.node.raft import Raft, Role
 from labrys.node.settings import Settings
@@ -39,27 +43,41 @@ class Watch:
         self.rafts: dict[NodeId, Raft] = {}
         """Those that run."""
         self.probes = ProbeCounts()
+        self.replica: Replica | None = None
+        """There as soon as a node has begun."""
         self.broken: str | None = None
         self._offices: dict[NodeId, int] = {}
         self._has_broken = has_broken
+        self._excused: set[NodeId] = set()
 
     def begin(self, raft: Raft, storage: Storage, settings: Settings) -> None:
         """A node has started from what is on its disk."""
-        restored = storage.restored(settings.initial)
-        disk = self.disks[raft.id] = Kept(restored.snapshot, restored.hard_state)
-        disk.entries = list(restored.entries)
+        if self.replica is None:
+            self.replica = Replica(settings.parts.machine())
+        found = Kept.found(storage.restored(settings.initial))
+        before = self.disks.get(raft.id)
+        self.disks[raft.id] = found
         self.rafts[raft.id] = raft
+        if before is not None and raft.id not in self._excused:
+            found.follows(raft.id, before)
+        self._excused.discard(raft.id)
 
     def end(self, node: NodeId) -> None:
         """A node is no more."""
         self.rafts.pop(node, None)
 
+    def excuse(self, node: NodeId) -> None:
+        """A fault has damaged or taken away what the node's disk holds."""
+        self._excused.add(node)
+
     def store(self, node: NodeId, batches: Sequence[Persist]) -> None:
         """A node's disk holds these batches."""
-        disk = self.disks[node]
+        disk, raft = self.disks[node], self.rafts[node]
         for batch in batches:
             self.promises.store(node, disk, batch)
-        disk.snapshot = max(disk.snapshot, self.rafts[node].snapshot, key=lambda meta: meta.index)
+            if raft.role is Role.LEADER and raft.term == batch.term:
+                disk.vouch(batch.term, batch.last_index)
+        disk.snapshot = max(disk.snapshot, raft.snapshot, key=lambda meta: meta.index)
 
     def lead(self, raft: Raft) -> None:
         """A node leads, as far as it knows."""
@@ -69,12 +87,26 @@ class Watch:
             if any(each.role is Role.LEADER and each is not raft for each in self.rafts.values()):
                 self.probes.reach(Probe.TWO_LEADERS)
 
-    def apply(self, raft: Raft, effects: Effects) -> None:
-        """A node is about to apply what is committed."""
-        first = effects.first_committed
-        for index in self.promises.apply(raft, first - 1, first, effects.committed):
-            configurations = (each.configuration for each in self.rafts.values())
-            self.promises.is_held(index, self.disks.items(), configurations)
+    def say(self, raft: Raft, peer: NodeId, message: RaftMessage) -> None:
+        """A node is about to send a message."""
+        self.promises.say(raft.id, self.disks[raft.id], peer, message)
+
+    def apply(self, raft: Raft, applied: int, effects: Effects) -> None:
+        """A node that has applied so much is about to apply what is committed."""
+        first, replica = effects.first_committed, self.replica
+        assert replica is not None, "a node applies something before it began"
+        new = self.promises.apply(raft, applied, first, effects.committed)
+        known = (each.configuration for each in self.rafts.values())
+        self.promises.is_there_to_stay(raft, new, self.disks, known)
+        for index in new:
+            replica.execute(index, self.promises.committed[index - 1][0])
+        if new:
+            replica.remember(new[-1])
+
+    def compare(self, raft: Raft, index: int, machine: Machine) -> None:
+        """A node has this state after the index."""
+        if self.replica is not None:
+            self.replica.compare(raft.id, index, machine)
 
     def tell(self, violation: Violation) -> None:
         """A promise was broken; the nodes go on, whoever runs them stops."""
@@ -91,13 +123,33 @@ class WatchedEngine(Engine):
     ) -> None:
         super().__init__(settings, storage, around)
         self._watch = watch
+        self._applied = self._committed = self.raft.applied
         self._watch.begin(self.raft, storage, settings)
+        self._watch.compare(self.raft, self._applied, self._service.machine)
 
     def _flush(self) -> None:
+        self._watch.promises.see(self.raft)
         super()._flush()
         if self.raft.role is Role.LEADER:
             self._watch.lead(self.raft)
+        if self.raft.commit < self._committed:
+            raise Violation(
+                f"monotone commit: {self.raft.id} committed {self._committed}, then "
+                f"{self.raft.commit}"
+            )
+        self._committed = self.raft.commit
+
+    def _send(self, peer: NodeId, message: RaftMessage) -> None:
+        self._watch.say(self.raft, peer, message)
+        super()._send(peer, message)
 
     def _apply(self, effects: Effects) -> None:
-        self._watch.apply(self.raft, effects)
+        self._watch.apply(self.raft, self._applied, effects)
         super()._apply(effects)
+        self._applied += len(effects.committed)
+        self._watch.compare(self.raft, self._applied, self._service.machine)
+
+    def _install(self, machine: Machine) -> None:
+        super()._install(machine)
+        self._applied = self.raft.applied
+        self._watch.compare(self.raft, self._applied, machine)

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 import msgspec
 from tests.node.retrying import RetryingClient
 
-from labrys.control.sim.promises import Kept, Promises, Violation
+from labrys.control.sim.kept import Kept
+from labrys.control.sim.promises import Promises
+from labrys.control.sim.violation import Violation
 from labrys.node.configuration import Configuration
 from labrys.node.effects import Effects, Persist, Restored, SnapshotMeta
 from labrys.node.errors import Refused
@@ -47,6 +49,7 @@ class Disk(Kept):
             fits = held is not None and held.term == snapshot.term
             self.entries = self.entries[snapshot.index - self.base.index :] if fits else []
             self.base = snapshot
+            self.reread()
         return Restored(self.hard_state, snapshot, list(self.entries))
 
     def crash(self) -> None:
@@ -234,6 +237,7 @@ class Cluster:
 
     def _send(self, sender: str, messages: tuple[tuple[str, RaftMessage], ...]) -> None:
         for target, message in messages:
+            self.promises.say(sender, self.members[sender].disk, target, message)
             if isinstance(message, InstallRequest):
                 data = snapshot_bytes(message.index, message.index_term)
                 end = message.offset + PIECE_BYTES
@@ -295,8 +299,8 @@ class Cluster:
                 wrong = self.client.execute(index, command)
                 if wrong is not None:
                     raise Violation(f"sessions: {wrong}")
-            disks = ((name, m.disk) for name, m in self.members.items())
-            self.promises.is_held(index, disks, self._configurations_known())
+        disks = {name: m.disk for name, m in self.members.items()}
+        self.promises.is_there_to_stay(raft, new, disks, self._configurations_known())
 
     def _configurations_known(self) -> list[Configuration]:
         return [m.raft.configuration for m in self.members.values() if m.raft is not None]

@@ -7,7 +7,7 @@ from tests.node.cluster import Disk
 from labrys.node.bugs import SUBJECTS
 from labrys.node.bugs.careless import Careless, Unguarded
 from labrys.node.effects import Persist
-from labrys.node.messages import HardState
+from labrys.node.messages import HardState, NodeId
 
 
 class LeaseFromReply(Careless):
@@ -23,8 +23,8 @@ class LeaseFromReply(Careless):
 class ForgetfulDisk(Disk):
     """Keeps the entries but neither term nor vote."""
 
-    def write(self, batch: Persist) -> None:
-        super().write(batch)
+    def write(self, node: NodeId, batch: Persist) -> None:
+        super().write(node, batch)
         self.hard_state = HardState()
 
 

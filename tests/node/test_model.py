@@ -10,7 +10,7 @@ from tests.node.cluster import play
 from tests.node.cores import restored
 from tests.node.mutants import MUTANTS
 
-from labrys.control.sim.promises import Violation
+from labrys.control.sim.violation import Violation
 from labrys.node.messages import Entry, HardState
 from labrys.node.raft import Config, Raft
 from labrys.node.sessions import Session

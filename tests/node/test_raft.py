@@ -11,7 +11,7 @@ import pytest
 from tests.node.cluster import Cluster
 from tests.node.cores import restored
 
-from labrys.control.sim.promises import Violation
+from labrys.control.sim.violation import Violation
 from labrys.node.bugs.commits import AnyTermsDisk, CommitOldTerm
 from labrys.node.bugs.elections import LateVotes, LongerLogWins
 from labrys.node.bugs.membership import RejoinAsVoter
