@@ -376,8 +376,11 @@ class _Run:
         self._failures += [f"nemesis: {error}" for error in summary.nemesis_errors]
 
     def _client(self, node: str) -> Client:
-        consistency = self._workload.consistency(self._options)
-        return self._workload.client(self.stage.client(node, consistency))
+        workload, options = self._workload, self._options
+        connection = self.stage.client(
+            node, workload.consistency(options), has_session=workload.sessions(options)
+        )
+        return workload.client(connection)
 
     def _mark(self, phase: str) -> None:
         self._record(

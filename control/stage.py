@@ -19,6 +19,7 @@ from labrys.control.systems.raftkv import RaftKv
 from labrys.control.systems.registry import SYSTEMS
 from labrys.control.worker import Crew, ThreadCrew
 from labrys.workloads.kv import KvClient
+from labrys.workloads.sessions import SessionClient
 
 
 class Stage(Protocol):
@@ -43,8 +44,11 @@ class Stage(Protocol):
     def crew(self) -> Crew:
         """Workers for clients and nemesis."""
 
-    def client(self, node: str, consistency: str) -> KvClient:
-        """A connection to the store at `node`, and how consistent its reads are."""
+    def client(self, node: str, consistency: str, *, has_session: bool) -> KvClient:
+        """A connection to the store at `node`, and how consistent its reads are.
+
+        With a session writes are sent again until their outcome is known.
+        """
 
     def has_not_recovered(self) -> None:
         """The cluster is not healthy, although nothing hurts it any more."""
@@ -88,11 +92,10 @@ class RealStage:
         """See `Stage`."""
         return ThreadCrew()
 
-    def client(self, node: str, consistency: str) -> KvClient:
+    def client(self, node: str, consistency: str, *, has_session: bool) -> KvClient:
         """See `Stage`."""
-        return KvClient(
-            self.system.url(node), timeout_s=self._op_timeout_s, consistency=consistency
-        )
+        kind = SessionClient if has_session else KvClient
+        return kind(self.system.url(node), timeout_s=self._op_timeout_s, consistency=consistency)
 
     def has_not_recovered(self) -> None:
         """See `Stage`: a real machine may be too slow, so nothing is concluded from it."""

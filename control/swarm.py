@@ -37,6 +37,7 @@ WORKLOAD_OPTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "threads_per_key": (None, None, 1, 2, 10),
     "values": (None, None, None, "small"),
     "consistency": (None, None, "lease"),
+    "sessions": (None, None, True),
 }
 """Of the workloads that have such an option. None: as the workload has it."""
 SYSTEM_OPTIONS: Final[Mapping[str, tuple[int | None, ...]]] = {

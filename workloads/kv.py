@@ -9,7 +9,7 @@ through a proxy that the environment names.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
@@ -104,20 +104,27 @@ class KvClient:
 
     def _request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Return the JSON object of a 200 answer; raise what any other outcome means."""
+        return self._send(method, path, body, {}, self._timeout_s)
+
+    def _send(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout_s: float
+    ) -> dict[str, Any]:
         assert self._session is not None, "open() comes first"
-        deadline = self._clock() + self._timeout_s
+        deadline = self._clock() + timeout_s
+        if body is not None:
+            headers = {"Content-Type": "application/json", **headers}
         try:
             with self._session.request(
                 method,
                 self._url + path,
                 data=None if body is None else msgspec.json.encode(body),
-                headers={"Content-Type": "application/json"} if body is not None else None,
-                timeout=(self._connect_timeout_s, self._timeout_s),
+                headers=headers or None,
+                timeout=(min(self._connect_timeout_s, timeout_s), timeout_s),
                 allow_redirects=False,
                 stream=True,  # so that an answer that trickles in cannot outlive the deadline
             ) as response:
                 status = response.status_code
-                content = self._content(response, deadline)
+                content = self._content(response, deadline, timeout_s)
         except (requests.RequestException, HTTPError, OSError) as error:
             _raise_failure(error)
         answer = _json_object(content)
@@ -125,7 +132,7 @@ class KvClient:
             return answer
         _raise_refusal(status, answer)
 
-    def _content(self, response: requests.Response, deadline: float) -> bytes:
+    def _content(self, response: requests.Response, deadline: float, timeout_s: float) -> bytes:
         content = bytearray()
         # read1 returns with what is there. `iter_content` waits for full chunks, and so for as
         # long as a trickle lasts.
@@ -134,7 +141,7 @@ class KvClient:
             if len(content) > ANSWER_BYTES_MAX:
                 raise IndefiniteError("bad-answer", f"longer than {ANSWER_BYTES_MAX} bytes")
             if self._clock() > deadline:
-                raise IndefiniteError("timeout", f"the answer took over {self._timeout_s:g} s")
+                raise IndefiniteError("timeout", f"the answer took over {timeout_s:g} s")
         return bytes(content)
 
 

@@ -71,6 +71,8 @@ class RegisterOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which values are written: distinct, or small for Jepsen's five."""
     consistency: Consistency = Consistency.LINEARIZABLE
     """What reads ask for: linearizable, lease, or stale, which is found to be just that."""
+    sessions: bool = False
+    """Whether each client has a session, and sends a write again until it knows the outcome."""
 
 
 class RegisterOps(Generator, frozen=True):
@@ -195,4 +197,5 @@ REGISTER = Workload(
     final_generator=final_reads,
     client=RegisterClient,
     consistency=lambda options: options.consistency,
+    sessions=lambda options: options.sessions,
 )

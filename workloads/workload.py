@@ -48,6 +48,8 @@ class Workload(msgspec.Struct, Generic[OptionsT], frozen=True):
     """Makes the client for one worker from its connection to the store."""
     consistency: Callable[[OptionsT], Consistency] = lambda options: Consistency.LINEARIZABLE
     """`(options)`: what reads ask the store for."""
+    sessions: Callable[[OptionsT], bool] = lambda options: False
+    """`(options)`: whether writes belong to a session, and are sent again."""
 
 
 def parse_options(

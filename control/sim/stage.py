@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import requests
@@ -23,6 +24,7 @@ from labrys.control.spec import Spec
 from labrys.control.systems.raftkv import RaftKv
 from labrys.control.worker import Crew
 from labrys.workloads.kv import KvClient
+from labrys.workloads.sessions import SessionClient
 
 LIVENESS_S: Final = 20.0
 """How long a cluster that did not recover is given on top, with nothing wrong around it."""
@@ -92,9 +94,10 @@ class SimStage:
         """See `Stage`."""
         return GreenletCrew(self.world)
 
-    def client(self, node: str, consistency: str) -> KvClient:
+    def client(self, node: str, consistency: str, *, has_session: bool) -> KvClient:
         """See `Stage`."""
-        return KvClient(
+        kind = partial(SessionClient, sleep=self.sleep) if has_session else KvClient
+        return kind(
             self.system.url(node),
             timeout_s=self._op_timeout_s,
             consistency=consistency,
