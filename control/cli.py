@@ -168,6 +168,11 @@ def cli() -> None:
     metavar="FILE|RUN",
     help="Faults at fixed times: a YAML list of at_s, hold_s, kind, options; or those of a run.",
 )
+@click.option(
+    "--operations",
+    metavar="FILE|RUN",
+    help="Operations at fixed times: a YAML list of at_s, worker, f, key, value; or a run's.",
+)
 @click.option("--time-limit", type=float, metavar="S", help="Seconds of the main phase (60).")
 @click.option("--rate", type=float, help="Operations asked for per second, in all (200).")
 @click.option("--concurrency", type=int, help="Worker threads (10).")
@@ -203,6 +208,7 @@ def _fields(
     system_options: tuple[str, ...],
     faults: str | None,
     fault_plan: str | None,
+    operations: str | None,
     **flags: Any,
 ) -> dict[str, Any]:
     """Return what a spec file and the flags, which override it, say together."""
@@ -226,6 +232,10 @@ def _fields(
         from labrys.control.planning import read_plan
 
         fields["fault_plan"] = read_plan(fault_plan, runs_dir)
+    if operations is not None:
+        from labrys.control.planning import read_operations
+
+        fields["operations"] = read_operations(operations, runs_dir)
     return fields
 
 
@@ -287,14 +297,15 @@ def hunt(
 
 @cli.command(cls=RunCommand, epilog=RUN_HELP)
 @click.argument("run", metavar="RUN", default="latest")
-@click.option("--env", help="Another environment: the faults of a simulated run against docker.")
+@click.option("--env", help="Another environment: what a simulated run did, against docker.")
 @RUNS_DIR
 @JSON
 def replay(run: str, env: str | None, runs_dir: Path, as_json: bool) -> int:
-    """Run a stored run again: the same seed and the same faults.
+    """Run a stored run again: the same seed, the same faults, the same operations.
 
     A simulated run is the same to the byte, and it is told whether it was. In a real environment
-    the recorded faults come again at their moments; the timing of threads and network cannot.
+    the recorded faults and operations come again at their moments; the timing of threads and
+    network cannot.
 
     \b
     Example:  labrys replay latest

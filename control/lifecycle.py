@@ -32,8 +32,8 @@ from labrys.control.nemesis.nemesis import Nemesis
 from labrys.control.report.page import write_report
 from labrys.control.spec import Spec, rerun_command, stream
 from labrys.control.stage import make_stage
-from labrys.control.store import Recorder, RunDirectory, create_run, write_atomically
-from labrys.workloads import generator
+from labrys.control.store import SPEC, Recorder, RunDirectory, create_run, write_atomically
+from labrys.workloads import generator, operation_plan
 from labrys.workloads.client import Client
 from labrys.workloads.generator import Generator
 from labrys.workloads.registry import WORKLOADS
@@ -317,7 +317,7 @@ class _Run:
             "workload": spec.workload,
             "faults": list(spec.fault_kinds),
             "bug": spec.bug,
-            "rerun": rerun_command(spec),
+            "rerun": rerun_command(spec, saved_as=str(self.directory.path / SPEC)),
             "recheck": shlex.join(["labrys", "check", str(self.directory.path)]),
             "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},
             "errors": self._failures,
@@ -355,16 +355,22 @@ class _Run:
         return recorded
 
     def _main_generator(self) -> Generator:
-        """The workload at its rate, beside the faults, until the time limit."""
-        spec = self.spec
-        ops = self._workload.generator(self._options, spec.concurrency)
+        """What the clients do, beside the faults, until the time limit."""
         return generator.time_limit(
-            spec.time_limit,
+            self.spec.time_limit,
             generator.any_of(
-                generator.clients(generator.stagger(1 / spec.rate, ops)),
+                generator.clients(self._operations_generator()),
                 generator.nemesis(self._faults_generator()),
             ),
         )
+
+    def _operations_generator(self) -> Generator:
+        """Those of the spec at their times, else the workload at its rate."""
+        spec = self.spec
+        if spec.operations is not None:
+            return operation_plan.play(spec.operations, spec.concurrency)
+        ops = self._workload.generator(self._options, spec.concurrency)
+        return generator.stagger(1 / spec.rate, ops)
 
     def _faults_generator(self) -> Generator:
         if self.spec.fault_plan:

@@ -1,20 +1,17 @@
 """`labrys replay`: the same seed and the same faults again.
 
 A simulated run is the same to the byte. On real machines threads and the network have their own
-time: there the faults come again at their moments, and the seed draws the same operations; what
-comes of them may differ.
+time: there faults and operations come again at their moments; what comes of them may differ.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 
 from labrys.control.errors import UsageError
 from labrys.control.names import known
-from labrys.control.planning import read_plan
+from labrys.control.planning import faults_in, operations_in
 from labrys.control.running import run_and_print
 from labrys.control.spec import ENVIRONMENTS, Spec, resolve
 from labrys.control.store import RunDirectory, find_run
@@ -30,10 +27,10 @@ def replay_and_print(reference: str, runs_dir: Path, env: str | None, *, as_json
         known("environment", env, ENVIRONMENTS, where="--env")
     is_exact = spec.env == "sim" and env in (None, "sim")
     if not is_exact:
-        spec = with_its_faults(spec, run, runs_dir, env or spec.env)
+        spec = as_recorded(run, env or spec.env)
         click.echo(
-            "replay     the recorded faults at their moments, the operations of the same seed; "
-            "the timing of threads and network cannot be had again",
+            "replay     the recorded faults and operations at their moments; the timing of threads "
+            "and network cannot be had again",
             err=as_json,
         )
     code = run_and_print(spec, runs_dir, leave_cluster=False, as_json=as_json)
@@ -43,12 +40,10 @@ def replay_and_print(reference: str, runs_dir: Path, env: str | None, *, as_json
     return code
 
 
-def with_its_faults(spec: Spec, run: RunDirectory, runs_dir: Path, env: str) -> Spec:
-    """Return the spec with the faults that the run has recorded in place of a schedule."""
-    fields: dict[str, Any] = {**_builtins(spec), "env": env}
-    if spec.faults:
-        fields |= {"faults": [], "fault_plan": read_plan(str(run.path), runs_dir)}
-    return resolve(fields)
+def as_recorded(run: RunDirectory, env: str) -> Spec:
+    """Return the test that plays what the run has recorded, faults and operations, in `env`."""
+    lists = {"faults": [], "fault_plan": faults_in(run), "operations": operations_in(run)}
+    return resolve({**msgspec.to_builtins(run.spec()), **msgspec.to_builtins(lists), "env": env})
 
 
 def compared(before: RunDirectory, after: RunDirectory) -> str:
@@ -64,8 +59,3 @@ def compared(before: RunDirectory, after: RunDirectory) -> str:
         if len(old) != len(new):
             return f"differs from {before.path}: {one.name} has {len(new)} lines, not {len(old)}"
     return f"the same to the byte as {before.path}"
-
-
-def _builtins(spec: Spec) -> Mapping[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(spec)
-    return fields

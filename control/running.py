@@ -34,7 +34,8 @@ def run_and_print(spec: Spec, runs_dir: Path, *, leave_cluster: bool, as_json: b
     from labrys.control.lifecycle import run_test
 
     say(text.first_line(msgspec.to_builtins(spec)))
-    say(f"re-run     {rerun_command(spec)}")
+    again = rerun_command(spec, saved_as=f"{runs_dir}/{spec.name}/latest/test.yaml")
+    say(f"re-run     {again}")
     showing = _plain(say) if as_json or not sys.stdout.isatty() else _progress(spec)
     with Interruption().installed() as interruption, showing as (say_beside, watch):
         outcome = run_test(

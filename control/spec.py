@@ -24,10 +24,14 @@ from labrys.control.nemesis.nemesis import PACKAGES, Faults, parse_faults
 from labrys.control.nemesis.schedule import Timetable
 from labrys.control.systems.registry import SYSTEMS
 from labrys.control.yaml_file import YamlFile
+from labrys.workloads.operation_plan import PlannedOperation, check_operations
 from labrys.workloads.registry import WORKLOADS
 from labrys.workloads.workload import parse_options
 
 ENVIRONMENTS = ("auto", "docker", "netns", "ssh", "sim")
+
+OPERATIONS_TOLD_MAX = 30
+"""A list of more operations does not go into a command line."""
 
 _COUNTS = {"nodes": (1, 253), "concurrency": (1, 10_000), "check_memory": (64, 2**30)}
 """The least and the most. As many nodes as have an address in the network of one run."""
@@ -66,6 +70,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     its turn within the time limit."""
     fault_plan: list[PlannedFault] = []
     """Faults at fixed times, instead of `faults`."""
+    operations: list[PlannedOperation] | None = None
+    """What clients do and when, instead of what the workload draws at its rate; empty: nothing."""
     time_limit: float = 60.0
     """Length of the main phase; set-up and the final phase come on top."""
     rate: float = 200.0
@@ -177,10 +183,20 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     for fault in spec.fault_plan:
         parse_faults({fault.kind: fault.options}, spec.node_names)
     check_plan(spec.fault_plan, spec.time_limit)
+    workload = WORKLOADS[spec.workload]
     try:
-        parse_options(WORKLOADS[spec.workload], spec.workload_options, concurrency=spec.concurrency)
+        parse_options(workload, spec.workload_options, concurrency=spec.concurrency)
     except ValueError as error:
         raise UsageError(f"--option: {error}") from error
+    try:
+        check_operations(
+            spec.operations or (),
+            workload,
+            concurrency=spec.concurrency,
+            time_limit_s=spec.time_limit,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     name = spec.name or default_name(spec)
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -228,11 +244,28 @@ def default_name(spec: Spec) -> str:
 
 def to_yaml(spec: Spec) -> str:
     """Return the spec as the text of `test.yaml`."""
-    return yaml.safe_dump(msgspec.to_builtins(spec), sort_keys=False)
+    fields = msgspec.to_builtins(spec)
+    del fields["fault_plan"], fields["operations"]
+    return yaml.safe_dump(fields, sort_keys=False) + lists_in_yaml(spec)
 
 
-def rerun_command(spec: Spec) -> str:
-    """Return the shell command that runs this very test again."""
+def lists_in_yaml(spec: Spec) -> str:
+    """Return the lists of faults and operations as they stand in `test.yaml`, an entry a line."""
+    text = ""
+    for name, entries in (("fault_plan", spec.fault_plan or None), ("operations", spec.operations)):
+        if entries is not None:
+            lines = [f"- {in_one_line(_without_defaults(entry))}" for entry in entries]
+            text += "\n".join([f"{name}:", *lines, ""]) if lines else f"{name}: []\n"
+    return text
+
+
+def rerun_command(spec: Spec, saved_as: str = "test.yaml") -> str:
+    """Return the shell command that runs this very test again.
+
+    A long list of operations is no word for a command line: then it is that of the spec's file.
+    """
+    if len(spec.operations or ()) > OPERATIONS_TOLD_MAX:
+        return shlex.join(["labrys", "test", saved_as])
     default = Spec()
     words = ["labrys", "test"]
     for field, flag in FLAGS.items():
@@ -241,8 +274,8 @@ def rerun_command(spec: Spec) -> str:
             continue
         if field == "faults":
             value = faults_notation(value)
-        elif field == "fault_plan":
-            value = in_one_line([_without_defaults(fault) for fault in value])
+        elif field in ("fault_plan", "operations"):
+            value = in_one_line([_without_defaults(entry) for entry in value])
         elif field in ("workload_options", "system_options"):
             words += [
                 word
@@ -258,8 +291,8 @@ def rerun_command(spec: Spec) -> str:
     return shlex.join(words)
 
 
-def _without_defaults(fault: PlannedFault) -> dict[str, Any]:
-    given: dict[str, Any] = msgspec.to_builtins(fault)
+def _without_defaults(entry: PlannedFault | PlannedOperation) -> dict[str, Any]:
+    given: dict[str, Any] = msgspec.to_builtins(entry)
     return {name: value for name, value in given.items() if value not in ({}, None)}
 
 
@@ -278,6 +311,7 @@ FLAGS = {
     "fault_quiet": "--fault-quiet",
     "faults_at_once": "--faults-at-once",
     "fault_plan": "--fault-plan",
+    "operations": "--operations",
     "time_limit": "--time-limit",
     "rate": "--rate",
     "concurrency": "--concurrency",

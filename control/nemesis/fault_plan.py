@@ -32,7 +32,7 @@ class PlannedFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     @property
     def until_s(self) -> float:
         """When it is undone."""
-        return self.at_s + self.hold_s
+        return round(self.at_s + self.hold_s, 9)
 
 
 def check_plan(faults: Sequence[PlannedFault], time_limit_s: float) -> None:
@@ -95,7 +95,7 @@ def faults_of(
             if kind in (starts.get(later.f), stops.get(later.f))
         )
         hold_ns = next(ends, end_ns) - op.time
-        at_s, hold_s = round((op.time - main_ns) / 1e9, 6), round(max(hold_ns, 1000) / 1e9, 6)
+        at_s, hold_s = round((op.time - main_ns) / 1e9, 9), round(max(hold_ns, 1000) / 1e9, 9)
         found.append(PlannedFault(at_s=at_s, hold_s=hold_s, kind=kind, plan=dict(op.value or {})))
     return found
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from labrys.control.replaying import compared, with_its_faults
+from labrys.checkers.op import OpType
+from labrys.control.interruption import Interruption
+from labrys.control.lifecycle import run_test
+from labrys.control.replaying import as_recorded, compared
 from labrys.control.store import RunDirectory
 
 LABRYS = str(Path(sys.executable).with_name("labrys"))
@@ -34,12 +37,27 @@ def test_a_simulated_run_comes_again_to_the_byte(runs_dir: Path) -> None:
     assert f"replay     the same to the byte as {first}" in done.stdout, done.stdout + done.stderr
 
 
-def test_its_faults_can_be_played_elsewhere(runs_dir: Path) -> None:
+def test_its_faults_and_operations_can_be_played_elsewhere(runs_dir: Path) -> None:
     run = RunDirectory((runs_dir / "latest").resolve())
-    spec = with_its_faults(run.spec(), run, runs_dir, "netns")
+    spec = as_recorded(run, "netns")
     assert (spec.env, spec.seed, spec.faults) == ("netns", 2, [])
     assert {fault.kind for fault in spec.fault_plan} == {"kill", "pause"}
     assert all(fault.plan for fault in spec.fault_plan)
+    begun = [op for op in run.read_history().ops if op.is_client and op.type is OpType.INVOKE]
+    assert spec.operations
+    assert [(op.f, op.key, op.value) for op in spec.operations] == [
+        (op.f, op.key, op.value) for op in begun[: len(spec.operations)]
+    ]
+
+
+def test_the_lists_of_a_simulated_run_make_the_same_run(runs_dir: Path, tmp_path: Path) -> None:
+    first = RunDirectory((runs_dir / "latest").resolve())
+    again = run_test(
+        as_recorded(first, "sim"), tmp_path, interruption=Interruption(), say=lambda line: None
+    ).run
+    one, other = (run.history.read_text().partition('"final"') for run in (first, again))
+    assert one[1]
+    assert other[0] == one[0]  # the final reads are drawn, and drawn anew
 
 
 def test_a_difference_is_told_with_its_line(runs_dir: Path, tmp_path: Path) -> None:

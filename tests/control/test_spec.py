@@ -8,6 +8,7 @@ import pytest
 
 from labrys.control.errors import UsageError
 from labrys.control.nemesis.nemesis import PACKAGES
+from labrys.control.planning import read_operations
 from labrys.control.spec import Spec, read_spec, rerun_command, resolve, stream, to_yaml
 
 
@@ -103,6 +104,7 @@ def test_rerun_command_tells_faults_as_short_as_can_be(faults: Any, flag: str) -
         ({"name": "../escape"}, ["name '../escape'"]),
         ({"workload_options": {"valeus": "small"}}, ["valeus"]),
         ({"faults": {"partition": {"shape": ["halves"]}}}, ["shape"]),
+        ({"operations": [{"at_s": 1, "worker": 10, "f": "read"}]}, ["operation 1", "worker 10"]),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_the_mend(
@@ -176,3 +178,45 @@ def test_all_faults_have_a_short_name() -> None:
     assert spec.fault_kinds == tuple(PACKAGES)
     assert spec.name == "register-all"
     assert rerun_command(spec) == "labrys test --faults all --seed 1"
+
+
+OPERATIONS = [
+    {"at_s": 0.00001, "worker": 1, "f": "write", "key": "k0", "value": 3},
+    {"at_s": 1.5, "worker": 0, "f": "read", "key": "k0"},
+]
+
+
+@pytest.mark.parametrize("operations", [OPERATIONS, [], OPERATIONS * 20])
+def test_a_list_of_operations_survives_its_yaml_file(
+    operations: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    spec = resolve({"operations": operations, "seed": 1})
+    path = tmp_path / "test.yaml"
+    path.write_text(to_yaml(spec))
+    assert resolve(read_spec(path)) == spec
+    assert spec != resolve({"seed": 1})  # nothing to do is not the same as nothing said
+
+
+def test_a_list_of_operations_is_read_again_from_the_rerun_command(tmp_path: Path) -> None:
+    spec = resolve({"operations": OPERATIONS, "seed": 1})
+    words = shlex.split(rerun_command(spec))
+    given = read_operations(words[words.index("--operations") + 1], tmp_path)
+    assert resolve({"operations": given, "seed": 1}) == spec
+    spec = resolve({"operations": OPERATIONS * 20, "seed": 1})
+    assert rerun_command(spec, "runs/x/test.yaml") == "labrys test runs/x/test.yaml"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("[{at_s: 1, worker: 0}]", "--operations: operation 1: Object missing required field `f`"),
+        ("[{at_s: 1", "--operations, line 1: not YAML"),
+        ("nowhere", "--operations nowhere: neither a file nor a run"),
+    ],
+)
+def test_a_list_of_operations_that_is_none_is_refused(
+    given: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_operations(given, tmp_path)
+    assert told in str(caught.value)

@@ -86,6 +86,6 @@ def test_who_agrees_with_the_majority_is_never_accused(said: list[tuple[str, int
 
 def test_a_faulty_variant_does_not_give_itself_away() -> None:
     for bug in BUGS.values():
-        audit = bug.audit("n1")
+        audit = bug.parts.audit("n1")
         audit.note(AT, 7)
         audit.check(Diverged(AT, 8))
