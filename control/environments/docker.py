@@ -47,7 +47,8 @@ _TCP_SYSCTLS: Final = {"net.ipv4.tcp_rto_max_ms": "1000", "net.ipv4.tcp_retries2
 
 _CGROUP: Final = "/sys/fs/cgroup"
 _FROZEN_WITHIN_S: Final = 5.0
-_PERIOD_US: Final = 100_000
+_PERIOD_US: Final = 20_000
+"""A short one: who wants little on average wants more than its share now and then, and waits."""
 _QUOTA_MIN_US: Final = 1_000
 """The kernel takes no less."""
 _MEMORY_ALL: Final = 1 << 50
@@ -179,14 +180,14 @@ class DockerEnvironment:
 
     def limit_cpu(self, node: str, share: float | None) -> int:
         """Give the container this share of one core; return in how many periods it had to wait."""
-        quota_us = -1 if share is None else max(_QUOTA_MIN_US, round(share * _PERIOD_US))
+        period_us, quota_us = _quota(share)
         with self._asked(node, "limiting its CPU") as container:
             # Counted while it has all it wants: with little CPU the script would take its time.
             if share is None:
-                container.update(cpu_period=_PERIOD_US, cpu_quota=quota_us)
+                container.update(cpu_period=period_us, cpu_quota=quota_us)
             waited = self._counter(node, "nr_throttled", "cpu/cpu.stat", "cpu.stat")
             if share is not None:
-                container.update(cpu_period=_PERIOD_US, cpu_quota=quota_us)
+                container.update(cpu_period=period_us, cpu_quota=quota_us)
         return waited
 
     def limit_memory(self, node: str, room_bytes: int | None) -> int:
@@ -356,7 +357,8 @@ def _pause(container: Container) -> None:
 
     The kernel cannot freeze a process that waits for its share, and the engine soon gives up.
     """
-    quota_us = container.attrs["HostConfig"].get("CpuQuota") or -1
+    limits = container.attrs["HostConfig"]
+    quota_us = limits.get("CpuQuota") or -1
     deadline = time.monotonic() + _FROZEN_WITHIN_S
     if quota_us > 0:
         container.update(cpu_quota=-1)
@@ -370,7 +372,15 @@ def _pause(container: Container) -> None:
                 time.sleep(0.05)
     finally:
         if quota_us > 0:
-            container.update(cpu_period=_PERIOD_US, cpu_quota=quota_us)
+            container.update(cpu_period=limits["CpuPeriod"], cpu_quota=quota_us)
+
+
+def _quota(share: float | None) -> tuple[int, int]:
+    """Return period and quota in microseconds for a share of a core; None: no limit."""
+    if share is None:
+        return _PERIOD_US, -1
+    period_us = max(_PERIOD_US, round(_QUOTA_MIN_US / share))
+    return period_us, round(share * period_us)
 
 
 def _is_paused(container: Container) -> bool:

@@ -147,7 +147,12 @@ class Corrupt(AimedFault):
         return plan | drawn
 
     def settle(self, plan: Mapping[str, Any]) -> Planned:
-        """Find the leader if the plan is about it, and leave out whom the cluster cannot spare."""
+        """Find the leader if the plan is about it, and leave out whom the cluster cannot spare.
+
+        What earlier faults hurt may be mended only now, when the cluster has had its rest.
+        """
+        if not self._options.beyond:
+            self.undo()
         planned = super().settle(plan)
         settled = {**planned.plan, "forgets": True}
         if self._options.beyond:
@@ -366,7 +371,7 @@ class Corrupt(AimedFault):
             try:
                 match what:
                     case "serves":
-                        done[node] = self._take_back(node, timeout_s)
+                        done[node] = self._take_back(node, timeout_s, is_last=everybody)
                     case "refuses to start":
                         done[node] = self._replace(node, timeout_s)
                     case str():
@@ -382,11 +387,12 @@ class Corrupt(AimedFault):
         self._unmark(node)
         return "replaced"
 
-    def _take_back(self, node: str, timeout_s: float) -> str:
+    def _take_back(self, node: str, timeout_s: float, *, is_last: bool) -> str:
         mark = self._mark_of(node)
         if not mark:
             return "started"
-        if {*mark.splitlines()} != {LOSE}:  # others may have been removed
+        # Who was not removed by us is a member, or is left to those who removed it, but in the end.
+        if is_last or {*mark.splitlines()} != {LOSE}:
             members = self.system.members()
             if members is None:
                 return "serves; nobody leads who could say whether it is a member"

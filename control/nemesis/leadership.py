@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from labrys.control.errors import ClusterError
+from labrys.control.nemesis.members import whole_nodes
 from labrys.control.nemesis.package import FaultPackage, Options, Outcome, Planned
 
 TRANSFER_TIMEOUT_S: Final = 1.5
 """Other faults wait for this one, and a target that is cut off never takes over."""
+_SETTLE_TIMEOUT_S: Final = 1.5
+"""How long a cluster may take to find a leader that can hand over."""
+_POLL_S: Final = 0.05
 
 
 class Leadership(FaultPackage):
@@ -32,16 +36,25 @@ class Leadership(FaultPackage):
     nodes_min = 2
 
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
-        """Return in what order nodes are thought of: the first that does not lead is chosen."""
+        """Return in what order nodes are thought of: the first that can take over is chosen."""
         nodes = list(self.env.nodes)
         random.Random(f"{seed}/{turn}").shuffle(nodes)
-        return {"order": nodes[:2]}
+        return {"order": nodes}
 
     def settle(self, plan: Mapping[str, Any]) -> Planned:
-        """Find out who leads, and so who is to take over."""
-        leader = next(iter(self.leaders()), None)
-        successor = next(node for node in plan["order"] if node != leader)
+        """Find out who leads, and so who is to take over: a whole voter, if there is one."""
+        leader = self._leader()
+        others = [node for node in plan["order"] if node != leader]
+        fit = whole_nodes(self.system, others) & {*(self.system.members() or ())}
+        successor = next((node for node in others if node in fit), others[0])
         return Planned((successor,), {**plan, "from": leader, "to": successor})
+
+    def _leader(self) -> str | None:
+        """Return who leads, as soon as somebody does; None if nobody does for long."""
+        deadline = self.system.monotonic_s() + _SETTLE_TIMEOUT_S
+        while not (leading := self.leaders()) and self.system.monotonic_s() < deadline:
+            self.system.sleep(_POLL_S)
+        return next(iter(leading), None)
 
     def apply(self, planned: Planned) -> Outcome:
         """Hand over. A cluster that is being hurt may refuse: then nothing bit."""

@@ -73,15 +73,15 @@ class Timetable(msgspec.Struct, frozen=True):
         """How many of the kinds take part in a round.
 
         If nothing else is said: all of a few, and of many so many that each has its turn in time,
-        better two of them, since one may find nobody to hurt.
+        better three of them, since one may find nobody to hurt.
         """
         if self.at_once is not None:
             return min(self.at_once, kind_count)
         if kind_count <= ALL_AT_ONCE_MAX:
             return kind_count
         rounds = max(1, int(self.time_limit_s / self.round_s(None)))
-        once, twice = -(-kind_count // rounds), -(-2 * kind_count // rounds)
-        return min(kind_count, max(2, once, min(twice, ALL_AT_ONCE_MAX)))
+        once, thrice = -(-kind_count // rounds), -(-3 * kind_count // rounds)
+        return min(kind_count, max(2, once, min(thrice, ALL_AT_ONCE_MAX)))
 
 
 class Rounds:

@@ -24,7 +24,7 @@ PERIOD_MS: Final = 100
 class SlowCpuOptions(AimedOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Options of `faults: {slow-cpu: ...}`."""
 
-    share: tuple[float, ...] = (0.05, 0.2, 0.5)
+    share: tuple[float, ...] = (0.02, 0.05, 0.2)
     """Of one core; each fault draws one of them."""
 
     def check(self, nodes: Sequence[str] | None) -> None:

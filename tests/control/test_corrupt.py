@@ -194,6 +194,31 @@ def test_a_removed_node_that_is_hurt_again_becomes_a_member_all_the_same(
     assert system.voters == FIVE
 
 
+def test_a_node_that_another_fault_removed_is_a_member_again_in_the_end(
+    env: LoopbackEnvironment,
+) -> None:
+    system = Files(env)
+    package = fault(system, damages=("lose-data",), targets=(("n2",),))
+    strike(package)
+    system.change_members(1.0, remove=("n2",))  # and its undo comes after this one
+    system.start("n2")
+    assert package.undo().done == {"n2": "serves, and finds out what it forgot"}
+    assert "n2" not in system.voters, "it is left to whoever removed it"
+    system.blank.clear()
+    assert package.undo_for_good().errors == {}
+    assert "n2" in system.voters
+
+
+def test_who_was_hurt_before_is_mended_before_others_are_hurt(env: LoopbackEnvironment) -> None:
+    system = Files(env)
+    strike(fault(system, damages=("lose-data",), targets=(("n1", "n2"),)))
+    system.blank.clear()
+    for node in ("n1", "n2"):
+        system.start(node)
+    planned, _ = strike(fault(system, damages=("lose-data",), targets=(("n4", "n5"),)))
+    assert planned.targets == ("n4", "n5")
+
+
 def test_nobody_is_hurt_while_nobody_can_tell_how_many_may_be(env: LoopbackEnvironment) -> None:
     system = Files(env)
     system.tolerated = 0

@@ -19,6 +19,7 @@ from labrys.control.nemesis.leadership import Leadership
 from labrys.control.nemesis.loss import Loss, LossOptions
 from labrys.control.nemesis.nemesis import parse_faults
 from labrys.control.nemesis.package import Options, Planned
+from labrys.control.process import State
 
 _REASON = netns.probe()
 
@@ -400,6 +401,18 @@ def test_leader_that_does_not_hand_over_was_not_hurt_and_nothing_went_wrong() ->
     assert outcome.done[planned.targets[0]].startswith("does not lead: ")
     system.leading = ()
     assert fault.apply(fault.settle(fault.plan(0, "seed"))).bit is False
+
+
+def test_leadership_goes_to_a_member_that_is_up_and_whole_if_there_is_one() -> None:
+    system = FakeSystem()
+    fault = Leadership(FakeEnvironment(), system, Options())
+    system.states["n1"], system.blank = State.DEAD, {"n2"}
+    system.voters = ("n1", "n2", "n3", "n5")
+    chosen = {fault.settle(fault.plan(turn, "seed")).targets for turn in range(20)}
+    assert chosen == {("n5",)}
+    system.states["n5"] = State.DEAD
+    chosen = {fault.settle(fault.plan(turn, "seed")).targets for turn in range(20)}
+    assert chosen == {("n1",), ("n2",), ("n4",), ("n5",)}
 
 
 def test_every_draw_of_a_delay_has_its_own_stream() -> None:
