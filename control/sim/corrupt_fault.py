@@ -20,10 +20,12 @@ class SimCorrupt(Corrupt):
     def _change_file(
         self, node: str, patterns: Sequence[str], plan: Mapping[str, Any], within: float
     ) -> dict[str, Any] | None:
-        disk = simulated(self.env).awake(node).disk
+        machine = simulated(self.env).awake(node)
+        disk = machine.disk
         paths = disk.matching(patterns)
         if not paths:
             return None
+        machine.watch.excuse(node)
         path = paths[int(plan["which"] * len(paths))]
         return {
             "file": str(path),

@@ -258,7 +258,7 @@ class Process:
         if self._writer is not None:
             self._writer.flush()
         storage.close()
-        self.say(event="stop", code=code, term=engine.raft.term, commit=engine.raft.commit)
+        self.say(event="stop", code=code, term=engine.durable_term, commit=engine.raft.commit)
         self._die()
         self.machine.has_exited()
 
