@@ -88,9 +88,12 @@ class PeerNetwork:
                 self._drop_dialling(node)
                 self._dialling[node] = self._loop.create_task(self._keep_dialling(node, address))
             self._strangers.pop(node, None)
-        gone = [node for node in self._peers if node not in addresses]
+        gone = {n: address for n, address in self._peers.items() if n not in addresses}
         self._peers = {n: address for n, address in addresses.items() if n != self.node}
-        for node in gone:
+        for node, address in gone.items():
+            if node in self._incoming and len(self._strangers) < STRANGERS_MAX:
+                # Who catches up reads of times when its leader was no member, and must answer it.
+                self._strangers[node] = address
             # A little later, so that it still hears that it is gone.
             self._loop.call_later(LAST_WORD_S, self._part_from, node)
 

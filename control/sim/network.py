@@ -257,9 +257,11 @@ class Links:
             if node != me and self._known(node) != address:
                 self._dial_anew(node, address)
             self._strangers.pop(node, None)
-        gone = [node for node in self._peers if node not in addresses]
+        gone = {n: address for n, address in self._peers.items() if n not in addresses}
         self._peers = {node: address for node, address in addresses.items() if node != me}
-        for node in gone:
+        for node, address in gone.items():
+            if node in self._incoming and len(self._strangers) < STRANGERS_MAX:
+                self._strangers[node] = address
             # A little later, so that it still hears that it is gone.
             self._process.call_later(LAST_WORD_S, partial(self._part_from, node))
 

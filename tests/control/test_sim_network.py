@@ -190,3 +190,13 @@ def test_a_stranger_is_answered_until_it_goes(rig: Rig) -> None:
     rig.n3.die()
     rig.world.sleep(1)
     assert not rig.n1.links.send("n3", TimeoutNow(6))
+
+
+def test_a_peer_that_is_no_member_any_more_is_answered_as_long_as_it_speaks(rig: Rig) -> None:
+    """Found by a hunt: who caught up read of a time when its leader was no member."""
+    rig.n3.links.update({node: ADDRESSES[node] for node in ("n2", "n3")})
+    rig.world.sleep(3)
+    assert rig.n3.links.send("n1", TimeoutNow(5))
+    rig.n1.die()
+    rig.world.sleep(1)
+    assert not rig.n3.links.send("n1", TimeoutNow(6))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.node.servers import Server, cluster, free_ports
 
+from labrys.node import peers
 from labrys.node.messages import (
     AppendRequest,
     ForwardRequest,
@@ -162,5 +163,32 @@ def test_messages_to_a_peer_that_does_not_read_are_dropped_at_a_bound() -> None:
         assert sent >= 8
         await a.close()
         silent.close()
+
+    asyncio.run(script())
+
+
+def test_a_peer_that_is_no_member_any_more_is_answered_as_long_as_it_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by the simulation: who caught up read of a time when its leader was no member."""
+    monkeypatch.setattr(peers, "LAST_WORD_S", 0.05)
+
+    async def script() -> None:
+        pair = Pair()
+        a, b = pair.network("a"), pair.network("b")
+        servers = [await each.listen(pair.addresses[each.node]) for each in (a, b)]
+        message = AppendRequest(1, 0, 0, (), 0, 1)
+        for each in (a, b):
+            each.update(pair.addresses)
+        await until(lambda: a.send("b", message) and b.send("a", message))
+        await until(lambda: len(pair.got) >= 2)
+        b.update({})
+        await asyncio.sleep(4 * peers.LAST_WORD_S)
+        assert b.send("a", message)
+        await a.close()
+        await until(lambda: not b.send("a", message))
+        for server in servers:
+            server.close()
+        await b.close()
 
     asyncio.run(script())
