@@ -59,11 +59,14 @@ class Exchange:
         self._process = process
         self.answer: Answer | None = None
         self.done = Signal()
+        self._must_know = 0
+        """Up to which index the answer must know the log."""
 
     def begin(self, call: Call) -> None:
         """Hand the request to the engine."""
         engine = self._process.engine
         assert engine is not None, "nobody connects to a process that does not listen"
+        self._must_know = self._process.machine.watch.ask(call)
         engine.api.handle(call, self._respond)
 
     def _respond(self, answer: Answer) -> None:
@@ -71,6 +74,8 @@ class Exchange:
         if self in process.exchanges:
             del process.exchanges[self]
             self.answer = answer
+            if process.engine is not None:
+                process.machine.watch.answer(process.engine.raft, self._must_know, answer)
             process.machine.world.call_at(process.client_due_ns(), self._finish)
 
     def break_off(self) -> None:

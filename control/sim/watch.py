@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Final
 
 from labrys.control.sim.kept import Kept
 from labrys.control.sim.promises import Promises
 from labrys.control.sim.replica import Replica
 from labrys.control.sim.violation import Violation
+from labrys.node.answers import Answer
+from labrys.node.api import Call
 from labrys.node.effects import Effects, Persist
 from labrys.node.engine import Engine
 from labrys.node.machine import Machine
@@ -31,6 +35,11 @@ class ProbeCounts:
     def by_label(self) -> dict[str, int]:
         """Those that were reached, in the order in which they are declared."""
         return {probe.label: self._counts[probe] for probe in Probe if self._counts[probe]}
+
+
+KV: Final = b"/v1/kv/"
+STALE: Final = b"=stale"
+"""How reads of a key begin, and how those end that may see an old value."""
 
 
 class Watch:
@@ -102,6 +111,20 @@ class Watch:
             replica.execute(index, self.promises.committed[index - 1][0])
         if new:
             replica.remember(new[-1])
+
+    def ask(self, call: Call) -> int:
+        """A client asks something: up to which index the answer must know the log."""
+        is_read = call.method == "GET" and call.url.startswith(KV)
+        return len(self.promises.committed) if is_read and not call.url.endswith(STALE) else 0
+
+    def answer(self, raft: Raft, must_know: int, answer: Answer) -> None:
+        """A node answers what must know the log up to an index."""
+        is_value = answer.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
+        if is_value and raft.applied < must_know:
+            raise Violation(
+                f"reads: {raft.id} answers from the state at {raft.applied}, and {must_know} was "
+                "committed before it was asked"
+            )
 
     def compare(self, raft: Raft, index: int, machine: Machine) -> None:
         """A node has this state after the index."""
