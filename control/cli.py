@@ -295,6 +295,90 @@ def hunt(
     )
 
 
+@cli.command()
+@click.argument("suite_file", metavar="SUITE.yaml", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="The same seeds again; drawn if not given."
+)
+@click.option(
+    "--time-budget", metavar="TIME", help="Start nothing after 45m, 1h30m, 90s; the rest is next."
+)
+@click.option("--shard", metavar="I/N", default="1/1", help="The Ith of N parts of the runs.")
+@click.option("--count", type=click.IntRange(min=1), help="Run every test so often.")
+@click.option("--until-fail", is_flag=True, help="Go on until a run is invalid or fails.")
+@click.option(
+    "--confirm",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Run what is invalid N times more with its seed, and tell how often it shows.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Try again after an error of the rig; nothing else is tried again.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["all", "failed"]),
+    default="all",
+    show_default=True,
+    help="The run directories that stay.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes for what is simulated  [default: one a core]",
+)
+@RUNS_DIR
+@JSON
+def suite(
+    suite_file: Path,
+    runs_dir: Path,
+    seed: int | None,
+    time_budget: str | None,
+    shard: str,
+    count: int | None,
+    until_fail: bool,
+    confirm: int,
+    retries: int,
+    keep: str,
+    jobs: int | None,
+    as_json: bool,
+) -> int:
+    """Run a matrix of tests and sum them up for CI: JSON, JUnit XML, Markdown and a page.
+
+    The exit code is that of the worst run. With --json a line for each run, and one for all.
+
+    \b
+    Example:  labrys suite suites/pull-request.yaml
+              labrys suite suites/nightly.yaml --time-budget 45m --shard 2/4 --confirm 2
+              labrys suite suites/nightly.yaml --seed 8817      # that night again
+    """
+    from labrys.control.suite.flags import Flags, parse_duration, parse_shard
+    from labrys.control.suite.night import Policy
+    from labrys.control.suite.running import suite_and_print
+
+    policy = Policy(
+        jobs=jobs or len(os.sched_getaffinity(0)),
+        retries=retries,
+        confirm=confirm,
+        budget_s=None if time_budget is None else parse_duration(time_budget, "--time-budget"),
+        until_fail=until_fail,
+    )
+    flags = Flags(
+        seed=seed,
+        count=count,
+        shard=parse_shard(shard),
+        policy=policy,
+        keep_all=keep == "all",
+    )
+    return suite_and_print(suite_file, runs_dir, flags, environ=os.environ, as_json=as_json)
+
+
 @cli.command(cls=RunCommand, epilog=RUN_HELP)
 @click.argument("run", metavar="RUN", default="latest")
 @click.option("--env", help="Another environment: what a simulated run did, against docker.")

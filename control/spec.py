@@ -40,7 +40,8 @@ _NUMBER_MAX = 1e9
 """Of seconds and operations per second, and its inverse the least: what nanoseconds can hold."""
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,79}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,79}")
+"""Of a test, since it names a folder."""
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -198,7 +199,7 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
     except ValueError as error:
         raise UsageError(str(error)) from error
     name = spec.name or default_name(spec)
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(
             f"name {name!r}: use up to 80 letters, digits and . _ , + -, "
             "since it names the folder of the runs"

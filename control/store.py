@@ -204,7 +204,7 @@ class RunDirectory:
     def call_latest(self) -> None:
         """Let `latest` be this run, of its name and of all; raises OSError."""
         for folder in (self.path.parent.parent, self.path.parent):
-            _point(folder / "latest", self.path)
+            point(folder / "latest", self.path)
 
     def remove(self) -> None:
         """Remove the directory with all that is in it."""
@@ -229,7 +229,7 @@ def create_run(runs_dir: Path, spec: Spec, *, is_latest: bool = True) -> RunDire
     folder = runs_dir / spec.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = _fresh(folder, f"{stamp}-{spec.seed}")
+        path = fresh_folder(folder, f"{stamp}-{spec.seed}")
         (path / SPEC).write_text(to_yaml(spec))
         (path / "nodes").mkdir()
         if is_latest:
@@ -242,8 +242,8 @@ def create_run(runs_dir: Path, spec: Spec, *, is_latest: bool = True) -> RunDire
     return RunDirectory(path.resolve())
 
 
-def _fresh(folder: Path, name: str) -> Path:
-    """Make a folder of that name; two runs of one second and seed get -2, -3, ..."""
+def fresh_folder(folder: Path, name: str) -> Path:
+    """Make a folder of that name; two of one second and seed get -2, -3, ... Raises OSError."""
     for attempt in range(1, 100):
         path = folder / (name if attempt == 1 else f"{name}-{attempt}")
         try:
@@ -254,7 +254,8 @@ def _fresh(folder: Path, name: str) -> Path:
     raise OSError(errno.EEXIST, "too many runs in one second", str(folder / name))
 
 
-def _point(link: Path, target: Path) -> None:
+def point(link: Path, target: Path) -> None:
+    """Let a symbolic link point to `target`, in one step. Raises OSError."""
     fresh = link.with_name(f".{link.name}-{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(os.path.relpath(target, link.parent))

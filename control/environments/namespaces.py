@@ -137,6 +137,11 @@ def attempt(inside: Callable[[], None], *, timeout_s: float) -> str | None:
     return said or None
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Have this process get a signal when the one that made it ends, however it does."""
+    _must(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
+
+
 def unmount(folder: str) -> None:
     """Take a file system away, whoever still uses it; one that is gone is fine."""
     _libc.umount2(folder.encode(), _MNT_DETACH)
@@ -203,7 +208,7 @@ def _become_controller() -> None:
     if init := os.fork():
         os._exit(_relay(init))  # outer
     os.close(outer)
-    _must(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    end_with_parent(signal.SIGKILL)
     if select.select([alive], [], [], 0)[0]:
         os._exit(1)  # outer died before PDEATHSIG was set
     os.close(alive)

@@ -42,20 +42,20 @@ def write_report(run_dir: Path) -> Path:
 
 def render_page(data: ReportData, fallback: str) -> str:
     """Return the page that shows `data`, with `fallback` for readers without scripts."""
-    script = "\n".join(_asset(name) for name in SCRIPTS)
-    style = _asset("page.css")
+    script = "\n".join(asset(name) for name in SCRIPTS)
+    style = asset("page.css")
     packed = gzip.compress(msgspec.json.encode(data), compresslevel=6, mtime=0)
     verdict = data.verdict.value if data.verdict is not None else "none"
     parts = {
         "title": html.escape(f"{verdict}: {data.title}"),
-        "script-hash": _csp_hash(script),
-        "style-hash": _csp_hash(style),
+        "script-hash": csp_hash(script),
+        "style-hash": csp_hash(style),
         "style": style,
         "script": script,
         "fallback": html.escape(fallback),
         "data": base64.b64encode(packed).decode(),
     }
-    page = _asset("page.html")
+    page = asset("page.html")
     # One pass over the shell: a value that looks like a placeholder is not one.
     pieces = page.split("{{")
     out = [pieces[0]]
@@ -65,10 +65,12 @@ def render_page(data: ReportData, fallback: str) -> str:
     return "".join(out)
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file that a page is made of."""
     return resources.files("labrys.control.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _csp_hash(source: str) -> str:
+def csp_hash(source: str) -> str:
+    """Return how a content security policy names a script or style that may be used."""
     digest = hashlib.sha256(source.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

@@ -102,9 +102,7 @@ def verdict_block(
     Raises `msgspec.ValidationError` if `results` are not the results of a run.
     """
     run = msgspec.convert(dict(results), Results)
-    lines = [f"verdict {_styled(run.verdict, color)}{'  (interrupted)' * run.interrupted}"]
-    lines += rig_error_lines(run.errors)
-    lines += checker_lines(run.checkers, color=color)
+    lines = verdict_tree(results, color=color)
     if run.rerun:
         lines.append(f"re-run     {_one_line(run.rerun)}")
     if run.recheck:
@@ -113,6 +111,32 @@ def verdict_block(
     seed = "?" if run.seed is None else run.seed
     ending = f"labrys: seed {seed}  {_styled(run.verdict, color)}  exit {exit_code}"
     return "\n".join([*lines, ending])
+
+
+def verdict_tree(results: Mapping[str, Any], *, color: bool = False) -> list[str]:
+    """Return the verdict, what failed in the rig, and what each checker concluded, as lines.
+
+    Raises `msgspec.ValidationError` as `verdict_block` does.
+    """
+    run = msgspec.convert(dict(results), Results)
+    return [
+        f"verdict {_styled(run.verdict, color)}{'  (interrupted)' * run.interrupted}",
+        *rig_error_lines(run.errors),
+        *checker_lines(run.checkers, color=color),
+    ]
+
+
+def reason(results: Mapping[str, Any]) -> str:
+    """Return in a line why a run is not valid: what its checkers, or the rig, had to say."""
+    run = msgspec.convert(dict(results), Results)
+    said = [
+        f"{name}: {check.summary}"
+        for name, check in run.checkers.items()
+        if check.verdict is run.verdict
+    ]
+    if run.verdict is Verdict.ERROR:
+        said = [*map(str, run.errors), *said]
+    return _one_line("; ".join(said))
 
 
 def rig_error_lines(errors: Iterable[Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Suites: a matrix of tests, run within a budget and summed up for CI."""
