@@ -29,6 +29,8 @@ test: lint types layers pytest
 lint: $(VENV)/stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/zizmor --quiet --offline .github/workflows
 
 types: $(VENV)/stamp
 	$(BIN)/mypy

@@ -32,6 +32,8 @@ class Cell(msgspec.Struct, frozen=True):
     name: str
     spec: Spec
     """Resolved, but for the seed, which is None unless the file pins it."""
+    faults: str
+    """As the file may have them, for tables."""
     weight: int
     """How many runs of it there are in each pass, compared with the others."""
     where: str
@@ -94,7 +96,9 @@ def read_suite(path: Path) -> Suite:
                 weight = its_weight
         weight = file.include_weights.get(draft.where, weight)
         name = _unique(_name(draft), taken)
-        cells.append(Cell(name, _resolved(file, draft, name), weight, file.place(draft.where)))
+        spec = _resolved(file, draft, name)
+        faults = value_text("faults", spec.faults or list(spec.fault_kinds))
+        cells.append(Cell(name, spec, faults, weight, file.place(draft.where)))
     _assert_used(file, "weights", used)
     return Suite(name=file.name, seed=file.seed, cells=tuple(cells))
 

@@ -15,7 +15,6 @@ from labrys.control.errors import MachineError
 from labrys.control.spec import rerun_command
 from labrys.control.store import REPORT
 from labrys.control.suite.attempt import Ended
-from labrys.control.suite.cells import value_text
 from labrys.control.suite.night import INTERRUPTED, Case, Night
 from labrys.control.suite.plan import Run, Shard
 from labrys.control.suite.summary import Confirmed, Result, Skipped, Summary
@@ -80,7 +79,8 @@ class Record:
             try:
                 write_summary(self._so_far(), self._folder)
             except MachineError as error:
-                self._failures.append(str(error))
+                if not self._failures:
+                    self._failures.append(str(error))
                 self._night.stop(str(error))
         return result
 
@@ -114,9 +114,7 @@ def result_of(case: Case, folder: Path) -> Result:
         nodes=spec.nodes,
         workload=spec.workload,
         bug=spec.bug,
-        faults=value_text("faults", spec.faults)
-        if spec.faults
-        else ",".join(spec.fault_kinds) or "none",
+        faults=case.run.cell.faults,
         seed=case.run.seed,
         verdict=last.verdict,
         why=last.why,

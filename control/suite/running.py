@@ -81,7 +81,7 @@ def suite_and_print(
             rerun=_rerun(path, seed, flags),
         )
         record.begin()
-        told.begin(suite.name, seed, flags.shard, cells)
+        told.begin(suite.name, seed, flags.shard, cells, count)
         for case in night.cases():
             told.result(record.add(case), folder)
         summary = record.finish(was_interrupted=interruption.count > 0)

@@ -24,11 +24,16 @@ class Teller:
         self._say = say
         self._as_json = as_json
 
-    def begin(self, name: str, seed: int, shard: Shard, cells: Sequence[Cell]) -> None:
+    def begin(
+        self, name: str, seed: int, shard: Shard, cells: Sequence[Cell], count: int | None
+    ) -> None:
         """The first line."""
         runs = sum(cell.weight for cell in cells)
+        often = "" if count == 1 else " until one fails" if count is None else f" {count} times"
         part = f"  shard {shard.number}/{shard.of}" if shard.of > 1 else ""
-        self._say(f"labrys: suite {name}  seed {seed}  {len(cells)} cells, {runs} runs{part}")
+        self._say(
+            f"labrys: suite {name}  seed {seed}  {len(cells)} cells, {runs} runs{often}{part}"
+        )
 
     def result(self, result: Result, folder: Path) -> None:
         """How one run ended."""
@@ -50,7 +55,9 @@ class Teller:
     def end(self, summary: Summary, folder: Path) -> None:
         """The last lines."""
         why = f": {summary.stopped}" if summary.stopped else ""
-        self._say(f"{counts_text(summary.counts)} in {summary.seconds:.1f} s{why}")
+        asked = f" of {summary.passes_asked}" if summary.passes_asked else ""
+        passes = "" if summary.passes_asked == 1 else f", in pass {summary.passes}{asked}"
+        self._say(f"{counts_text(summary.counts)} in {summary.seconds:.1f} s{passes}{why}")
         self._say(f"re-run     {summary.rerun}")
         self._say(f"index      {folder / INDEX}")
         self._say(
