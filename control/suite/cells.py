@@ -11,7 +11,6 @@ import msgspec
 
 from labrys.control.errors import UsageError
 from labrys.control.faults_notation import faults_notation, in_one_line
-from labrys.control.nemesis.nemesis import PACKAGES
 from labrys.control.spec import FLAGS, Spec, resolve
 from labrys.control.suite.suite_file import SuiteFile, Value, read_suite_file
 
@@ -19,10 +18,12 @@ CELLS_MAX: Final = 10_000
 NAME_CHARS_MAX: Final = 80
 """As long as the name of a test may be."""
 
-_FIELD_OF = {flag: field for field, flag in FLAGS.items()} | {
-    "--option": "workload_options",
-    "--system-option": "system_options",
+_FIELD_OF: Final = {
+    **{field: field for field in FLAGS},
+    **{flag: field for field, flag in FLAGS.items()},
 }
+"""Which field an error is about that begins with a word."""
+
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._,+-]+")
 
 
@@ -142,11 +143,11 @@ def _resolved(file: SuiteFile, draft: _Draft, name: str) -> Spec:
 
 
 def _located(file: SuiteFile, draft: _Draft, message: str) -> UsageError:
-    """Say where in the file the value stands that an error is about: of a flag, or of a fault."""
-    flag, _, rest = message.partition(":")
-    field = "faults" if flag in PACKAGES else _FIELD_OF.get(flag.split(" ")[0], "")
+    """Say where in the file the value stands that an error is about."""
+    subject, _, rest = message.partition(":")
+    field = _FIELD_OF.get(subject.split(" ")[0], "")
     value = draft.fields.get(field) or draft.shared.get(field)
-    told = rest.strip() if flag in _FIELD_OF and rest else message
+    told = rest.strip() if subject in _FIELD_OF and rest else message
     of = f" (in the test of {draft.words()})"
     return file.wrong(value.where if value else draft.where, told + of)
 
