@@ -7,7 +7,8 @@ The threads end when the storm is undone; those of a rig that died died with it.
 
 import random
 import threading
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from labrys.control.environments.base import Environment
@@ -51,7 +52,7 @@ class RestartStorm(AimedFault):
     def __init__(self, env: Environment, system: System, options: StormOptions) -> None:
         super().__init__(env, system, options)
         self._means_ms = options.up_ms
-        self._storms: dict[str, _Storm] = {}
+        self._storms: dict[str, Storm] = {}
 
     def plan(self, turn: int, seed: str) -> dict[str, Any]:
         """Return whom to hurt and how fast."""
@@ -62,9 +63,9 @@ class RestartStorm(AimedFault):
         """Let the storm begin, and leave it alone."""
         plan = planned.plan
         for node in planned.targets:
-            storm = _Storm(self.system, node, plan["up_ms"] / 1e3, f"{plan['seed']}/{node}")
+            storm = self.make(node, plan["up_ms"] / 1e3, f"{plan['seed']}/{node}")
             self._storms[node] = storm
-            storm.start()
+            storm.begin()
         done = f"is killed every {plan['up_ms']:g} ms"
         return Outcome(done=dict.fromkeys(planned.targets, done))
 
@@ -72,18 +73,16 @@ class RestartStorm(AimedFault):
         """End the storm and start the dead of all nodes; tells how many were killed."""
         storms = dict(self._storms)
         for storm in storms.values():
-            storm.told.set()
+            storm.tell()
 
         def calm(node: str) -> str:
-            if node in storms:
-                storms[node].join(ENDS_WITHIN_S)
-                if storms[node].is_alive():
-                    raise ClusterError(f"{node}: still being killed after {ENDS_WITHIN_S:g} s")
+            if node in storms and not storms[node].has_ended(ENDS_WITHIN_S):
+                raise ClusterError(f"{node}: still being killed after {ENDS_WITHIN_S:g} s")
             self.system.start(node)
             return f"is {self.system.state(node)}"
 
         done, errors = each(self.env.nodes, calm)
-        self._storms = {node: storm for node, storm in storms.items() if storm.is_alive()}
+        self._storms = {node: storm for node, storm in storms.items() if not storm.has_ended(0)}
         observed = {node: storm.facts() for node, storm in storms.items()}
         return Outcome(
             done=done,
@@ -98,25 +97,40 @@ class RestartStorm(AimedFault):
     def tear_down(self) -> None:
         """Kill nobody any more; whoever runs the test stops the processes."""
         for storm in self._storms.values():
-            storm.told.set()
+            storm.tell()
         for storm in self._storms.values():
-            storm.join(ENDS_WITHIN_S)
+            storm.has_ended(ENDS_WITHIN_S)
+
+    def make(self, node: str, up_s: float, seed: str) -> "Storm":
+        """Return the storm of one node."""
+        return _ThreadStorm(self.system, node, up_s, seed)
 
 
-class _Storm(threading.Thread):
+class Storm(ABC):
     """Kills and starts the process of one node until it is told to stop."""
 
     def __init__(self, system: System, node: str, up_s: float, seed: str) -> None:
-        super().__init__(name=f"storm-{node}", daemon=True)
-        self.told = threading.Event()
         self.kills = self.refused = 0
         self._system = system
         self._node = node
         self._up_s = up_s
         self._rng = random.Random(seed)
 
-    def run(self) -> None:
-        while not self.told.is_set():
+    @abstractmethod
+    def begin(self) -> None:
+        """Rage beside whatever else is done."""
+
+    @abstractmethod
+    def tell(self) -> None:
+        """Let it end."""
+
+    @abstractmethod
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait until it has, for so long at most; whether it has."""
+
+    def rage(self, is_told: Callable[[float], bool]) -> None:
+        """Kill and start; `is_told` waits for so many seconds, or until it has to end."""
+        while not is_told(0):
             try:
                 was = self._system.state(self._node)
                 self._system.kill(self._node)
@@ -125,8 +139,27 @@ class _Storm(threading.Thread):
             except LabrysError:
                 # The node is being hurt otherwise, too. The undo starts it and tells what is wrong.
                 self.refused += 1
-            self.told.wait(self._rng.uniform(0.5, 1.5) * self._up_s)
+            is_told(self._rng.uniform(0.5, 1.5) * self._up_s)
 
     def facts(self) -> dict[str, int]:
         """How often it was killed, and how often that or the start was not possible."""
         return {"kills": self.kills, "refused": self.refused}
+
+
+class _ThreadStorm(Storm):
+    def __init__(self, system: System, node: str, up_s: float, seed: str) -> None:
+        super().__init__(system, node, up_s, seed)
+        self._told = threading.Event()
+        self._thread = threading.Thread(
+            target=self.rage, args=(self._told.wait,), name=f"storm-{node}", daemon=True
+        )
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def tell(self) -> None:
+        self._told.set()
+
+    def has_ended(self, timeout_s: float) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()

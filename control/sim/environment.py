@@ -38,7 +38,9 @@ class SimEnvironment:
         """The machine of a node; ClusterError if it stands still and nothing can be done there."""
         machine = self.machines[node]
         if machine.is_frozen:
-            raise ClusterError(f"{node}: it stands still, nothing can be done in it")
+            raise ClusterError(
+                f"{node}: stands still; nothing can be done in it until it is thawed"
+            )
         return machine
 
     def require(self, needs: frozenset[str]) -> None:
@@ -69,6 +71,22 @@ class SimEnvironment:
 
     def upload(self, node: str, files: Mapping[str, bytes]) -> None:
         """Nothing to do: the node's code is labrys' own."""
+
+    def freeze(self, node: str) -> int:
+        """See `Freezable`."""
+        return self.machines[node].freeze()
+
+    def thaw(self, node: str) -> bool:
+        """See `Freezable`."""
+        return self.machines[node].thaw()
+
+    def limit_cpu(self, node: str, share: float | None) -> int:
+        """See `CpuLimited`."""
+        return self.awake(node).limit_cpu(share)
+
+    def limit_memory(self, node: str, room_bytes: int | None) -> int:
+        """See `MemoryLimited`."""
+        return self.awake(node).limit_memory(room_bytes)
 
     def collect_logs(self, node: str, into: Path) -> None:
         """Write the log, with the times of day of this run."""

@@ -1,21 +1,26 @@
 """A simulated machine: a disk, a clock, and at most one process, which is the node's engine."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from labrys.control.disks import fuse
 from labrys.control.process import State
 from labrys.control.sim.clock import Clock
 from labrys.control.sim.condition import Condition
+from labrys.control.sim.cpu import Cpu
 from labrys.control.sim.disk import SimDisk, sound
 from labrys.control.sim.network import Network
 from labrys.control.sim.process import Hold, Process
 from labrys.control.sim.violation import Violation
 from labrys.control.sim.watch import Watch
-from labrys.control.sim.world import SECOND_NS, World
+from labrys.control.sim.world import MS_NS, SECOND_NS, World
 from labrys.node.logline import words
 from labrys.node.messages import NodeId
 from labrys.node.settings import Settings
+
+MIB: Final = 1 << 20
+HOG_NS_PER_MIB: Final = MS_NS
+"""How long a process takes to fill so much memory."""
 
 
 class Machine:
@@ -32,6 +37,14 @@ class Machine:
         self.condition: Condition | None = None
         """What is wrong with the disk."""
         self.is_frozen = False
+        """Whether nothing happens in it, and nothing can be done in it."""
+        self.cpu: Cpu | None = None
+        """What it has of a core; None: enough."""
+        self._cpu_waits = 0
+        self._oom_kills = 0
+        self._room_bytes: int | None = None
+        self.hog_mib: int | None = None
+        """What a process that takes memory has taken; None: there is no such one."""
         self._is_cut = False
         """Whether the power is about to go."""
         self._written_back_ns = 0
@@ -88,6 +101,51 @@ class Machine:
         """Let it go on."""
         if self.process is not None:
             self.process.release(Hold.PAUSE)
+
+    # ---- the whole machine --------------------------------------------------------------------
+
+    def freeze(self) -> int:
+        """Let everything stand still; return how many processes that are."""
+        self.is_frozen = True
+        if self.process is None:
+            return 0
+        self.process.hold(Hold.FREEZE)
+        return 1
+
+    def thaw(self) -> bool:
+        """Let it go on; whether it stood still."""
+        was_frozen, self.is_frozen = self.is_frozen, False
+        if self.process is not None:
+            self.process.release(Hold.FREEZE)
+        return was_frozen
+
+    def limit_cpu(self, share: float | None) -> int:
+        """Give it this share of a core; None: enough. How often it had to wait, in all its life."""
+        if self.cpu is not None:
+            self._cpu_waits += self.cpu.waits
+        self.cpu = None if share is None else Cpu(share)
+        if self.process is not None:
+            self.process.release(Hold.CPU)
+            self.process.reconsider()
+        return self._cpu_waits
+
+    def limit_memory(self, room_bytes: int | None) -> int:
+        """Let it have so much memory more; None: enough. How many processes it lacked for so far.
+
+        Nothing happens unless there is somebody who takes that, and more.
+        """
+        self._room_bytes = room_bytes
+        if room_bytes is not None and self.hog_mib is not None:
+            due_ns = self.world.now_ns + room_bytes * HOG_NS_PER_MIB // MIB
+            self.world.call_at(due_ns, self._run_out_of_memory, self.process)
+        return self._oom_kills
+
+    def _run_out_of_memory(self, process: Process | None) -> None:
+        if process is self.process and None not in (process, self._room_bytes, self.hog_mib):
+            assert self._room_bytes is not None
+            self.hog_mib = self._room_bytes // MIB
+            self.kill()
+            self._oom_kills += 1
 
     # ---- the disk -----------------------------------------------------------------------------
 

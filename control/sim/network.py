@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from labrys.control.nemesis.grudge import Grudge
 from labrys.control.sim.world import MS_NS, SECOND_NS, World
-from labrys.node.messages import Message, NodeId
+from labrys.node.messages import Message, NodeId, encode_message
 from labrys.node.peers import DIAL_TIMEOUT_S, LAST_WORD_S, REDIAL_S, STALL_MS, STRANGERS_MAX
 from labrys.node.surroundings import Address
 
@@ -30,13 +30,17 @@ BASE_NS: Final = (100_000, 500_000)
 """The least that a packet takes on a link: drawn once for each, from this range."""
 TAIL_NS: Final = 150_000
 """What it takes on top, on average; exponential."""
+HEADERS_BYTES: Final = 70
+"""What Ethernet, IP, TCP and the length in front of it add to a message."""
+LINE_WAIT_NS: Final = SECOND_NS
+"""What would have to wait longer for a slow line is dropped."""
 
 Counts = dict[NodeId, dict[NodeId, int]]
 """Packets by the node that they were for and by sender."""
 
 
 class Network:
-    """All links, and what is wrong with them. `grudge`, `delay` and `loss` are the faults'."""
+    """All links, and what is wrong with them."""
 
     def __init__(self, world: World, nodes: Mapping[str, str]) -> None:
         """`nodes` by the host under which they are reached."""
@@ -45,12 +49,18 @@ class Network:
         self.processes: dict[NodeId, Process] = {}
         """Who listens for peers."""
         self.grudge: Grudge = {}
+        self.flapped: set[NodeId] = set()
+        """Who hears nobody at this moment, because its links flap."""
+        self.lines: dict[NodeId, Line] = {}
+        """Over what peers send to a node, if that is slow."""
         self.delay: dict[NodeId, tuple[int, int]] = {}
         """By node: how long what peers send to it is held back, and by how much that varies."""
         self.loss: dict[NodeId, float] = {}
         """By node: the part of what peers send to it that is lost on the way."""
         self.cut_counts: Counts = {}
         """Packets that did not arrive for a grudge."""
+        self.flap_counts: Counts = {}
+        """The same for links that flap."""
         self.loss_counts: Counts = {}
         """Packets that were lost."""
         self.held: dict[NodeId, tuple[int, int]] = {}
@@ -66,6 +76,9 @@ class Network:
         """Whether nothing gets through that way; whoever asks has sent a packet."""
         if target in self.grudge and sender in self.grudge[target]:
             _count(self.cut_counts, sender, target)
+            return True
+        if target in self.flapped:
+            _count(self.flap_counts, sender, target)
             return True
         return False
 
@@ -92,6 +105,21 @@ class Network:
             next_ns *= 2
         return late_ns
 
+    def queued_ns(self, target: NodeId, message: Message) -> int:
+        """How much later a message comes because of the line that it has to take."""
+        if target not in self.lines:
+            return 0
+        line, now_ns = self.lines[target], self.world.now_ns
+        size_bytes = len(encode_message(message)) + HEADERS_BYTES
+        late_ns, next_ns = 0, RESEND_NS[0]
+        while late_ns <= STALL_NS:
+            due_ns = line.take(now_ns + late_ns, size_bytes)
+            if due_ns is not None:
+                return due_ns - now_ns
+            late_ns += next_ns
+            next_ns *= 2
+        return late_ns
+
     def has_ended(self, process: "Process") -> None:
         """Tell all who are connected with a process that it is gone, as its kernel would."""
         for link in (*process.links.outgoing(), *process.links.incoming()):
@@ -110,6 +138,43 @@ class Network:
                 link.end_at(link.source)
                 link.end_at(link.target)
         return died
+
+
+class Line:
+    """A slow line: it takes packets one after the other, and drops those for which it is too busy.
+
+    What a real one does is said in `labrys.control.nemesis.bandwidth`.
+    """
+
+    def __init__(self, bits_s: float) -> None:
+        self._bits_s = bits_s
+        self._free_ns = 0
+        """When it will have sent all that it took."""
+        self._busy_ns = self._bytes = 0
+        self.packets = self.queued = self.dropped = 0
+
+    def take(self, now_ns: int, size_bytes: int) -> int | None:
+        """Take a packet; when it is at the other end, or None if it is dropped."""
+        if self._free_ns - now_ns > LINE_WAIT_NS:
+            self.dropped += 1
+            return None
+        self.packets += 1
+        self.queued += self._free_ns > now_ns
+        taken_ns = round(size_bytes * 8 / self._bits_s * SECOND_NS)
+        self._free_ns = max(now_ns, self._free_ns) + taken_ns
+        self._busy_ns += taken_ns
+        self._bytes += size_bytes
+        return self._free_ns
+
+    def facts(self) -> dict[str, float]:
+        """What became of the packets."""
+        return {
+            "packets": self.packets,
+            "queued": self.queued,
+            "dropped": self.dropped,
+            "kbit_s": round(8e6 * self._bytes / self._busy_ns, 1),
+            "asked_kbit_s": round(self._bits_s / 1e3, 3),
+        }
 
 
 def _count(counts: Counts, sender: NodeId, target: NodeId) -> None:
@@ -138,8 +203,9 @@ class Link:
         """Let a message arrive after all that were sent before."""
         world, network = self._world, self._network
         due_ns = world.now_ns + network.latency_ns(*self._ends)
-        if network.loss:
+        if network.loss or network.lines:
             late_ns = network.resent_ns(*self._ends)
+            late_ns += network.queued_ns(self.target.name, message)
             if late_ns > STALL_NS and not self._is_choked:
                 self._is_choked = True
                 world.call_at(world.now_ns + STALL_NS, self._break)

@@ -10,6 +10,7 @@ waits for the disk, nothing else happens in the process.
 """
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum, auto
@@ -48,6 +49,9 @@ class Hold(Enum):
     """Why nothing happens in a process."""
 
     PAUSE = auto()
+    FREEZE = auto()
+    CPU = auto()
+    """What was begun takes its time."""
     DISK = auto()
     """The engine waits for it."""
 
@@ -107,7 +111,8 @@ class Process:
         self.reach: Reach = machine.watch.probes.reach
         self._settings = settings
         self._world = machine.world
-        self._held: list[tuple[Callable[..., None], Callable[..., object], tuple[Any, ...]]] = []
+        self._held: deque[tuple[Callable[..., None], Callable[..., object], tuple[Any, ...]]]
+        self._held = deque()
         """How to deliver it, and what."""
         self._asides: list[tuple[Callable[[], None], Callable[[], None]]] = []
         """Work beside the engine, the first under way: how it is done, and what follows it."""
@@ -116,8 +121,10 @@ class Process:
         self._is_at_disk = False
         """Whether the first of them waits there."""
         self.reconsider()
-        due_ns = self._world.now_ns + self.rng.randrange(*START_NS)
-        self._world.call_at(due_ns, self.deliver_beside, self._start)
+        taken_ns = self.rng.randrange(*START_NS)
+        if machine.cpu is not None:
+            taken_ns = round(taken_ns / machine.cpu.share)
+        self._world.call_at(self._world.now_ns + taken_ns, self.deliver_beside, self._start)
 
     @property
     def is_listening(self) -> bool:
@@ -155,15 +162,11 @@ class Process:
         if not self.is_alive:
             return
         if self.holds - {Hold.DISK}:
-            self._held.append((self.deliver_beside, call, args))
+            self._keep(self.deliver_beside, call, args)
         elif self.machine.makes_wait:
             self._world.spawn(partial(self._carry_out, call, args))
         else:
             self._carry_out(call, args)
-
-    def reconsider(self) -> None:
-        """Look whether anything is in the way of what comes."""
-        self._is_hindered = bool(self.holds) or self.machine.makes_wait
 
     def hold(self, hold: Hold) -> None:
         """Let nothing happen."""
@@ -175,15 +178,36 @@ class Process:
         if hold in self.holds:
             self.holds.discard(hold)
             self.reconsider()
-            if not self.holds:
-                held, self._held = self._held, []
-                for deliver, call, args in held:
-                    self._world.call_soon(deliver, call, *args)
+            self._world.call_soon(self._catch_up)
+
+    def reconsider(self) -> None:
+        """Look whether anything is in the way of what comes."""
+        machine = self.machine
+        self._is_hindered = bool(
+            self.holds or self._held or machine.makes_wait or machine.cpu is not None
+        )
+
+    def _catch_up(self) -> None:
+        while self._held and not self.holds:
+            deliver, call, args = self._held.popleft()
+            deliver(call, *args)
+        self.reconsider()
 
     def _deliver_hindered(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
-        if self.holds:
-            self._held.append((self.deliver, call, args))
-        elif self.machine.makes_wait:
+        if self.holds or self._held:
+            self._keep(self._act, call, args)
+        else:
+            self._act(call, *args)
+
+    def _keep(
+        self, deliver: Callable[..., None], call: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
+        self._held.append((deliver, call, args))
+        if Hold.CPU in self.holds and self.machine.cpu is not None:
+            self.machine.cpu.waits += 1
+
+    def _act(self, call: Callable[..., object], *args: Any) -> None:
+        if self.machine.makes_wait:
             self._world.spawn(partial(self._take_turn, call, args))
         else:
             self._carry_out(call, args)
@@ -193,7 +217,7 @@ class Process:
         if not self.is_alive:
             return
         if self.holds:
-            self._held.append((self.deliver, call, args))
+            self._keep(self._act, call, args)
             return
         self.hold(Hold.DISK)
         try:
@@ -203,10 +227,18 @@ class Process:
 
     def _carry_out(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         if self.is_alive:
+            self._compute()
             try:
                 call(*args)
             except Exception as error:
                 self._meet(error)
+
+    def _compute(self) -> None:
+        """Let a turn take its time on a slow CPU."""
+        cpu = self.machine.cpu
+        if cpu is not None:
+            self.hold(Hold.CPU)
+            self._world.call_at(self._world.now_ns + cpu.turn_ns, self.release, Hold.CPU)
 
     def _meet(self, error: Exception) -> None:
         """What was done for the process raised an error."""

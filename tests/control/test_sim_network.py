@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.control.sim_rig import running
 
-from labrys.control.sim.network import STALL_NS, Links, Network
+from labrys.control.sim.network import HEADERS_BYTES, STALL_NS, Line, Links, Network
+from labrys.control.sim.network_faults import Flapper
 from labrys.control.sim.world import MS_NS, SECOND_NS, Timer, World
-from labrys.node.messages import Message, TimeoutNow
+from labrys.node.messages import Message, TimeoutNow, encode_message
 
 HOSTS = {"10.0.0.1": "n1", "10.0.0.2": "n2", "10.0.0.3": "n3"}
 ADDRESSES = {node: (host, 7000) for host, node in HOSTS.items()}
@@ -176,6 +178,64 @@ def test_a_packet_that_is_lost_again_and_again_breaks_the_link(rig: Rig) -> None
     assert rig.n2.numbers() == [0]
 
 
+def test_a_slow_line_takes_messages_one_after_the_other(rig: Rig) -> None:
+    begun_ns = rig.world.now_ns
+    size_bytes = len(encode_message(TimeoutNow(1))) + HEADERS_BYTES
+    rig.network.lines = {"n2": Line(8 * size_bytes * 100)}  # a hundred messages in a second
+    rig.n1.say_numbers("n2", 10)
+    rig.n3.say_numbers("n2", 10)
+    rig.n2.say_numbers("n1", 10)
+    rig.world.sleep(0.5)
+    assert [number for _, sender, number in rig.n2.heard if sender == "n1"] == list(range(10))
+    assert [number for _, sender, number in rig.n2.heard if sender == "n3"] == list(range(10))
+    last_ms = rig.n2.heard[-1][0] - begun_ns // MS_NS
+    assert 200 <= last_ms <= 210
+    assert max(at for at, _, _ in rig.n1.heard) - begun_ns // MS_NS < 10
+    facts = rig.network.lines["n2"].facts()
+    assert (facts["packets"], facts["queued"], facts["dropped"]) == (20, 19, 0)
+    assert facts["kbit_s"] == pytest.approx(facts["asked_kbit_s"], rel=0.01)
+
+
+def test_what_a_line_has_no_room_for_breaks_the_link(rig: Rig) -> None:
+    size_bytes = len(encode_message(TimeoutNow(1))) + HEADERS_BYTES
+    rig.network.lines = {"n2": Line(8 * size_bytes * 100)}
+    rig.n1.say_numbers("n2", 110)
+    assert rig.network.lines["n2"].dropped > 0
+    rig.world.sleep(2)
+    assert rig.n2.numbers() == list(range(len(rig.n2.heard)))
+    assert 95 <= len(rig.n2.heard) <= 101
+    assert rig.n1.lost == ["n2"]
+    # By now there is another one, and the line is free.
+    assert all(rig.n1.say_numbers("n2", 3))
+    rig.world.sleep(0.1)
+    assert rig.n2.numbers()[-3:] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_links_that_flap_hold_messages_back_in_their_order(rig: Rig, seed: int) -> None:
+    network = rig.network
+    flapper = Flapper(network, "n2", 100.0, f"{seed}")
+    assert network.flapped == {"n2"}
+    rig.n1.say_numbers("n2", 5)
+    rig.n1.say_numbers("n3", 5)
+    rig.world.sleep(0.04)
+    assert rig.n2.numbers() == []
+    assert rig.n3.numbers() == list(range(5))
+    rig.world.sleep(2)
+    # Unless each attempt met with a cut, for as long as TCP waits.
+    assert rig.n2.numbers() == ([] if rig.n1.lost[:1] == ["n2"] else list(range(5)))
+    facts = flapper.end()
+    assert not network.flapped
+    assert 8 <= facts["cuts"] <= 13
+    assert 0.7 < facts["cut_s"] < 1.4
+    assert network.flap_counts["n2"]["n1"] >= 1
+    rig.world.sleep(2)
+    assert not network.flapped, "it has ended"
+    rig.n1.say_numbers("n2", 3)
+    rig.world.sleep(0.1)
+    assert rig.n2.numbers()[-3:] == [0, 1, 2]
+
+
 def test_a_stranger_is_answered_until_it_goes(rig: Rig) -> None:
     for process in (rig.n1, rig.n2):
         process.links.update({node: ADDRESSES[node] for node in ("n1", "n2")})
@@ -200,3 +260,34 @@ def test_a_peer_that_is_no_member_any_more_is_answered_as_long_as_it_speaks(rig:
     rig.n1.die()
     rig.world.sleep(1)
     assert not rig.n3.links.send("n1", TimeoutNow(6))
+
+
+# ---- as faults ----------------------------------------------------------------------------------
+
+
+def test_flapping_links_are_seen_to_bite_and_heal() -> None:
+    with running(faults=["flap"]) as cluster:
+        leader = cluster.leader()
+        done = cluster.fault(leader, flap_ms=300.0, seed="s")
+        assert done.bit is None
+        cluster.world.sleep(4)
+        undone = cluster.package.undo()
+        assert undone.bit
+        assert undone.observed[leader]["cuts"] >= 3
+        assert undone.observed[leader]["packets"] > 0
+        assert cluster.package.undo().observed == {}
+        cluster.begin()
+
+
+def test_a_slow_line_is_seen_to_bite_and_heals() -> None:
+    with running(faults=["bandwidth"]) as cluster:
+        follower = cluster.followers()[0]
+        cluster.fault(follower, kbit_s=64.0)
+        for _ in range(10):
+            cluster.put(cluster.leader(), "k", "x" * 2000)
+        undone = cluster.package.undo()
+        assert undone.bit
+        assert undone.done[follower] == "hears at full speed"
+        assert undone.observed[follower]["kbit_s"] == pytest.approx(64, rel=0.01)
+        cluster.begin()
+        assert cluster.get(follower, "k") == "x" * 2000

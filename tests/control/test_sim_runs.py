@@ -23,10 +23,12 @@ from pathlib import Path
 from labrys.control.interruption import Interruption
 from labrys.control.lifecycle import run_test
 from labrys.control.spec import resolve
+kinds = sys.argv[1].split(",")
 for seed in map(int, sys.argv[2:]):
+    some = [kinds[(5 * seed + place) % len(kinds)] for place in range(5)]
     spec = resolve({
         "env": "sim", "seed": seed, "nodes": 3 + 2 * (seed % 2), "time_limit": 4.0, "rate": 100.0,
-        "fault_interval": 1.0, "faults": sys.argv[1].split(","), "name": f"seed-{seed}",
+        "fault_interval": 1.0, "faults": some, "name": f"seed-{seed}",
         "system_options": {"snapshot-entries": 50} if seed % 3 == 0 else {},
     })
     run_test(spec, Path("runs"), interruption=Interruption(), say=lambda line: None)
