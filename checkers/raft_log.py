@@ -141,7 +141,8 @@ def _read(node: str, lines: Sequence[str], seen: _Seen, *, may_forget: bool) -> 
         if event == "violation":
             # Somebody who saw all nodes at once, as the simulation does, has put it there.
             what = facts.get("what", "").strip('"')
-            seen.tell("violation", f"{where}: {what}", node=node, line=number)
+            promise = what.partition(":")[0]
+            seen.tell("violation", f"{where}: {what}", node=node, line=number, promise=promise)
 
 
 def _lead(node: str, number: int, term: int, seen: _Seen) -> None:

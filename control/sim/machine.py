@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from labrys.control.disks import fuse
 from labrys.control.process import State
-from labrys.control.sim.clock import Clock
+from labrys.control.sim.clock import EPOCH_MS, Clock
 from labrys.control.sim.condition import Condition
 from labrys.control.sim.cpu import Cpu
 from labrys.control.sim.disk import SimDisk, sound
@@ -50,7 +50,8 @@ class Machine:
         self._written_back_ns = 0
         self.process: Process | None = None
         self.log: list[tuple[int, str]] = []
-        """(time of day in ms, the rest of the line)."""
+        """(time of day in ms, the rest of the line). The time is that of who collects the lines: by
+        the node's own clock those of several nodes could not be put in order."""
         self._lives = 0
 
     @property
@@ -256,4 +257,4 @@ class Machine:
 
     def write_text(self, text: str) -> None:
         """See `Surroundings`."""
-        self.log.append((self.clock.wall_ms(), text))
+        self.log.append((EPOCH_MS + self.world.now_ns // MS_NS, text))

@@ -46,7 +46,9 @@ class SimStage:
         `stop` is called when a promise of Raft was broken: there is nothing more to find out.
         """
         assert spec.seed is not None, "only a resolved spec can be run"
-        self.started_at = datetime.now(UTC)
+        now = datetime.now(UTC)
+        # Logs tell milliseconds: so their times are exact in terms of the run's clock.
+        self.started_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
         self.world = World(spec.seed)
         self._say = say
         self._stop = stop

@@ -152,6 +152,14 @@ def test_broken_invariants_are_found(logs: dict[str, list[str]], message: str) -
     assert [finding.message for finding in result.findings] == [message]
 
 
+def test_a_broken_promise_is_told_by_its_name() -> None:
+    said = 'event=violation what="leader completeness: n1 leads term 2 with () at 3"'
+    (finding,) = logged({"n1": [role("leader", 1), said]}).findings
+    assert (finding.data["anomaly"], finding.data["promise"]) == (
+        "violation", "leader completeness",
+    )  # fmt: skip
+
+
 def test_one_finding_of_each_kind_is_told_before_a_second_one() -> None:
     falling = [role("follower", term) for term in (9, 8, 7)]
     result = logged({"n1": falling, "n2": [commit(9, 1), commit(8, 1)]})

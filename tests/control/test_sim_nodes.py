@@ -38,6 +38,16 @@ def test_nodes_agree_and_answer(rig: Rig) -> None:
     assert len(rig.system.leaders()) == 1
 
 
+def test_the_lines_of_all_logs_have_one_clock(rig: Rig) -> None:
+    logs = [rig.stage._sim.machines[node].log for node in ("n1", "n2", "n3")]
+    for number in range(3):
+        rig.world.sleep(0.5)
+        for node in ("n1", "n2", "n3"):
+            rig.stage._sim.machines[node].say(number=number)
+        assert len({log[-1][0] for log in logs}) == 1
+    assert [log[-1][0] for log in logs] == [machines.EPOCH_MS + rig.world.now_ns // MS_NS] * 3
+
+
 def test_nothing_takes_real_time(rig: Rig) -> None:
     began = time.monotonic()
     rig.world.sleep(600)
