@@ -400,6 +400,54 @@ def replay(run: str, env: str | None, runs_dir: Path, as_json: bool) -> int:
     return replay_and_print(run, runs_dir, env, as_json=as_json)
 
 
+@cli.command(cls=RunCommand, epilog=RUN_HELP)
+@click.argument("run", metavar="RUN", default="latest")
+@click.option(
+    "--tries",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Seeds with which a smaller test may fail before it is given up.",
+)
+@click.option(
+    "--time",
+    "seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="End the search after so many seconds.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes  [default: one a core]"
+)
+@RUNS_DIR
+@JSON
+def shrink(
+    run: str, tries: int, seconds: float, jobs: int | None, runs_dir: Path, as_json: bool
+) -> int:
+    """Find the fewest faults and operations with which a simulated run still fails the same way.
+
+    Then nodes, then time. The result is a run of its own with a spec that tells its story; Ctrl-C
+    keeps the smallest so far.
+
+    \b
+    Exit codes: 0 it was written, 3 RUN does not fail again, else as always.
+    Example:  labrys shrink latest
+              labrys shrink -1 --time 600 --tries 50
+    """
+    from labrys.control.shrinking.command import shrink_and_print
+
+    return shrink_and_print(
+        run,
+        runs_dir,
+        tries=tries,
+        seconds=seconds,
+        jobs=jobs or len(os.sched_getaffinity(0)),
+        as_json=as_json,
+    )
+
+
 @cli.command(cls=RunCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--model", help="Judge bare files as, e.g. cas-register, fifo-queue, list-append.")

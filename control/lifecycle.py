@@ -75,6 +75,7 @@ def run_test(
     watch: Callable[[Op], None] = lambda op: None,
     leave_cluster: bool = False,
     keep: Callable[[Verdict], bool] | None = None,
+    draw: bool = True,
 ) -> Outcome:
     """Run one resolved test to its verdict and return how it ended.
 
@@ -82,7 +83,7 @@ def run_test(
     only while there is no run directory yet; from then on a failure is part of the results.
 
     With `keep`, as in a hunt, the directory stays and a report is drawn only if the verdict says
-    so, and it is the caller's to call it the latest run.
+    so, and it is the caller's to call it the latest run. Without `draw` no report is drawn at all.
     """
     directory = create_run(runs_dir, spec, is_latest=keep is None)
     run = _Run(spec, directory, interruption, say, watch)
@@ -93,7 +94,7 @@ def run_test(
             run.final_phase()
         finally:
             run.tear_down(leave_cluster=leave_cluster)
-    return run.conclude(keep)
+    return run.conclude(keep, draw=draw)
 
 
 class _Run:
@@ -248,7 +249,7 @@ class _Run:
         self._ledger.close()
 
     # Step 6.
-    def conclude(self, keep: Callable[[Verdict], bool] | None) -> Outcome:
+    def conclude(self, keep: Callable[[Verdict], bool] | None, *, draw: bool) -> Outcome:
         """Check, write results and report, and say how it ended."""
         was_interrupted = self._interruption.count > 0
         checkers: dict[str, CheckResult] = {}
@@ -276,7 +277,7 @@ class _Run:
             self._failures.append(str(error))
             verdict = judge.conclude_verdict(checkers, failed=True)
             results = self._results(verdict, checkers, interrupted=interrupted)
-        if keep is None or keep(verdict):
+        if draw and (keep is None or keep(verdict)):
             try:
                 write_report(self.directory.path)
             except Exception as error:  # a drawing problem never changes a verdict

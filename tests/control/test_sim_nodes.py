@@ -16,6 +16,7 @@ from labrys.checkers.verdict import Verdict
 from labrys.control.errors import InternalError
 from labrys.control.process import State
 from labrys.control.sim import writer
+from labrys.control.sim.clock import EPOCH_MS
 from labrys.control.sim.world import MS_NS, SECOND_NS
 from labrys.node.raft import Raft
 from labrys.node.telling import Teller
@@ -45,7 +46,7 @@ def test_the_lines_of_all_logs_have_one_clock(rig: Rig) -> None:
         for node in ("n1", "n2", "n3"):
             rig.stage._sim.machines[node].say(number=number)
         assert len({log[-1][0] for log in logs}) == 1
-    assert [log[-1][0] for log in logs] == [machines.EPOCH_MS + rig.world.now_ns // MS_NS] * 3
+    assert [log[-1][0] for log in logs] == [EPOCH_MS + rig.world.now_ns // MS_NS] * 3
 
 
 def test_nothing_takes_real_time(rig: Rig) -> None:

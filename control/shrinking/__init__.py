@@ -1,0 +1,1 @@
+"""`labrys shrink`: the smallest faults and operations that still fail."""
