@@ -12,8 +12,8 @@
 
 Three more have modules of their own: a disk never contradicts what its node has said (`kept`),
 states are those that the log leads to (`replica`), and an answer to a read is never older than
-what was committed when it was asked (`watch`). The simulation and the model tests of the node tell what
-happens, and whoever looks after it raises at the very step that breaks a promise.
+what was committed when it was asked (`watch`). The simulation and the model tests of the node tell
+what happens, and whoever looks after it raises at the very step that breaks a promise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
