@@ -10,10 +10,11 @@
 - durability: at the moment an entry first counts as committed, a majority of *disks* hold it;
 - configuration safety: see `configurations`.
 
-Three more have modules of their own: a disk never contradicts what its node has said (`kept`),
-states are those that the log leads to (`replica`), and an answer to a read is never older than
-what was committed when it was asked (`watch`). The simulation and the model tests of the node tell
-what happens, and whoever looks after it raises at the very step that breaks a promise.
+Others have modules of their own: a disk never contradicts what its node has said (`kept`), states
+are those that the log leads to (`replica`), an answer to a read is never older than what was
+committed when it was asked, and nobody is elected while another leader trusts its lease (`watch`).
+The simulation and the model tests of the node tell what happens, and whoever looks after it raises
+at the very step that breaks a promise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ class Promises:
     def __init__(self) -> None:
         self.leaders: dict[int, NodeId] = {}
         """By term."""
+        self.newest_term = 0
+        """The greatest that anybody has led."""
         self.committed: list[tuple[Entry, int]] = []
         """Entry and the term in which its commitment was first seen, by index - 1."""
         self._born: dict[tuple[int, int], tuple[int, bytes]] = {}
@@ -51,6 +54,7 @@ class Promises:
         if known is not None:
             raise Violation(f"election safety: {known} and {raft.id} both lead term {raft.term}")
         self.leaders[raft.term] = raft.id
+        self.newest_term = max(self.newest_term, raft.term)
         for index, (entry, term) in enumerate(self.committed, 1):
             if index <= raft.log.base_index:
                 continue

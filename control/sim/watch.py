@@ -45,8 +45,12 @@ STALE: Final = b"=stale"
 class Watch:
     """Who looks after what all nodes promise, at every step of theirs; see `promises`."""
 
-    def __init__(self, has_broken: Callable[[str], None]) -> None:
-        """`has_broken` is told of the first promise that was broken."""
+    def __init__(self, has_broken: Callable[[str], None], *, looks_at_leases: bool) -> None:
+        """`has_broken` is told of the first promise that was broken.
+
+        Leases are looked at where clients rely on them: they promise something only as long as
+        clocks run at about the same rate, which a fault may end.
+        """
         self.promises = Promises()
         self.disks: dict[NodeId, Kept] = {}
         self.rafts: dict[NodeId, Raft] = {}
@@ -56,11 +60,16 @@ class Watch:
         """There as soon as a node has begun."""
         self.broken: str | None = None
         self._offices: dict[NodeId, int] = {}
+        self._clocks: dict[NodeId, Callable[[], int]] = {}
+        self._looks_at_leases = looks_at_leases
         self._has_broken = has_broken
         self._excused: set[NodeId] = set()
 
-    def begin(self, raft: Raft, storage: Storage, settings: Settings) -> None:
+    def begin(
+        self, raft: Raft, storage: Storage, settings: Settings, now_ms: Callable[[], int]
+    ) -> None:
         """A node has started from what is on its disk."""
+        self._clocks[raft.id] = now_ms
         if self.replica is None:
             self.replica = Replica(settings.parts.machine())
         found = Kept.found(storage.restored(settings.initial))
@@ -95,6 +104,20 @@ class Watch:
             self._offices[raft.id] = raft.term
             if any(each.role is Role.LEADER and each is not raft for each in self.rafts.values()):
                 self.probes.reach(Probe.TWO_LEADERS)
+            for each in self.rafts.values():
+                self._look_at_lease(each)
+        else:
+            self._look_at_lease(raft)
+
+    def _look_at_lease(self, raft: Raft) -> None:
+        newest = self.promises.newest_term
+        if raft.role is not Role.LEADER or raft.term >= newest or not self._looks_at_leases:
+            return
+        if raft.has_lease(self._clocks[raft.id]()):
+            raise Violation(
+                f"leases: {raft.id} trusts its lease in term {raft.term}, and "
+                f"{self.promises.leaders[newest]} leads term {newest}"
+            )
 
     def say(self, raft: Raft, peer: NodeId, message: RaftMessage) -> None:
         """A node is about to send a message."""
@@ -147,7 +170,7 @@ class WatchedEngine(Engine):
         super().__init__(settings, storage, around)
         self._watch = watch
         self._applied = self._committed = self.raft.applied
-        self._watch.begin(self.raft, storage, settings)
+        self._watch.begin(self.raft, storage, settings, around.now_ms)
         self._watch.compare(self.raft, self._applied, self._service.machine)
 
     def _flush(self) -> None:
