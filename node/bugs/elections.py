@@ -87,8 +87,8 @@ class AnyLogWins(Careless):
         return True
 
 
-class LateVotes(Careless):
-    """Counts a vote of an earlier term in the election of now.
+class LateVotes(Unguarded):
+    """Counts a vote of an earlier term in the election of now. There is no pre-vote.
 
     Seen in: goraft, which compares a reply's term with that of its request only.
     Seen by: raft (election safety)
@@ -100,10 +100,11 @@ class LateVotes(Careless):
         super()._on_vote_reply(sender, reply)
 
 
-class LeadAfterStepDown(Careless):
+class LeadAfterStepDown(Unguarded):
     """Becomes leader when the votes are enough, although it is no candidate any more.
 
-    The votes of one term then make it leader of a newer one, for which nobody voted.
+    The votes of one term then make it leader of a newer one, for which nobody voted. There is no
+    pre-vote.
 
     Seen in: goraft, whose becomeLeader does not look again whether it is still a candidate.
     Seen by: raft (election safety, persisted state)
