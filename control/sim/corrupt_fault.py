@@ -25,7 +25,8 @@ class SimCorrupt(Corrupt):
         paths = disk.matching(patterns)
         if not paths:
             return None
-        machine.watch.excuse(node)
+        if "cut_percent" in plan:  # Changed bits are to be noticed.
+            machine.watch.excuse(node)
         path = paths[int(plan["which"] * len(paths))]
         return {
             "file": str(path),
