@@ -245,6 +245,9 @@ def _fields(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes  [default: one a core]"
 )
 @click.option(
+    "--cluster", metavar="ADDRESS", help="Run the seeds on a Dask cluster, e.g. tcp://HOST:8786."
+)
+@click.option(
     "--findings",
     type=click.IntRange(min=0),
     default=1,
@@ -262,6 +265,7 @@ def hunt(
     as_json: bool,
     seeds: int,
     jobs: int | None,
+    cluster: str | None,
     findings: int,
     swarm: bool | None,
     **given: Any,
@@ -275,23 +279,27 @@ def hunt(
     Example:  labrys hunt --bug lose-tail --seeds 200
               labrys hunt --faults partition,kill --nodes 5 --seeds 500 --seed 1
               labrys hunt spec.yaml --findings 0      # only the seed varies
+              labrys hunt --seeds 5000 --cluster tcp://10.0.0.1:8786
     """
     from functools import partial
 
     from labrys.control.hunting import hunt_and_print
     from labrys.control.spec import resolve
     from labrys.control.swarm import vary
+    from labrys.control.trial import Trial
 
+    if cluster is not None and jobs is not None:
+        raise UsageError("--jobs --cluster: a cluster has its workers; leave one of them out")
     fields = _fields(runs_dir, **given)
     swarm = given["spec_file"] is None if swarm is None else swarm
     return hunt_and_print(
-        resolve(fields),
+        Trial(resolve(fields), partial(vary, asked_for=frozenset(fields)) if swarm else None),
         runs_dir,
         seeds=seeds,
         jobs=jobs or len(os.sched_getaffinity(0)),
+        cluster=cluster,
         findings_max=findings,
         as_json=as_json,
-        vary=partial(vary, asked_for=frozenset(fields)) if swarm else None,
     )
 
 

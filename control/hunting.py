@@ -4,48 +4,49 @@ Each seed is a run of its own. What is valid or unknown is counted and thrown aw
 is what is invalid or went wrong, keeps its run directory, with its report.
 """
 
-import multiprocessing
-import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import msgspec
 
-from labrys.checkers.verdict import Verdict
 from labrys.control.errors import UsageError
 from labrys.control.interruption import Interruption
 from labrys.control.judge import EXIT_CODES
+from labrys.control.pool import as_they_end
 from labrys.control.report import text
 from labrys.control.running import without_impossible
-from labrys.control.spec import Spec, rerun_command
+from labrys.control.spec import Spec
 from labrys.control.store import RunDirectory
-from labrys.control.tally import FINDINGS, Hunted, Tally
+from labrys.control.tally import Tally
+from labrys.control.trial import Hunted, RunAll, Trial
 
 TELL_EVERY_S: Final = 0.5
 EXIT_INTERRUPTED: Final = 130
 
 
 def hunt_and_print(
-    spec: Spec,
+    trial: Trial,
     runs_dir: Path,
     *,
     seeds: int,
     jobs: int,
+    cluster: str | None,
     findings_max: int,
     as_json: bool,
-    vary: Callable[[Spec, int], Spec] | None = None,
 ) -> int:
     """Try `seeds` seeds from that of the spec on; return the exit code.
 
-    Ends after `findings_max` findings; 0: goes on to the last seed. `vary` gives each seed a
-    configuration of its own.
+    Ends after `findings_max` findings; 0: goes on to the last seed. With `cluster`, the address of
+    a Dask scheduler, its workers run them, else `jobs` processes.
     """
+    spec = trial.spec
     if spec.env not in ("auto", "sim"):
         raise UsageError(
             f"--env {spec.env}: a hunt is simulated; `labrys test` runs one seed there"
@@ -54,14 +55,16 @@ def hunt_and_print(
     numbers = range(spec.seed, spec.seed + seeds)
     spec = msgspec.structs.replace(spec, env="sim")
     spec = without_impossible(spec, partial(click.echo, err=as_json))
-    click.echo(_first_line(spec, seeds, is_swarm=vary is not None), err=as_json)
-    make = vary or _with_seed
+    trial = msgspec.structs.replace(trial, spec=spec)
+    click.echo(_first_line(trial, seeds), err=as_json)
     before = _directories(spec, runs_dir)
     tally = Tally(seeds)
     told_s = 0.0
     is_terminal = sys.stderr.isatty() and not as_json
-    with _pool(jobs) as run_all, Interruption().installed() as interruption:
-        for hunted in run_all(partial(_try, spec, make, runs_dir), numbers):
+    interruption = Interruption()
+    pool = _pool(trial, runs_dir, jobs, cluster, interruption.asked)
+    with pool as run_all, interruption.installed():
+        for hunted in run_all(numbers):
             tally.add(hunted)
             if hunted.path is not None:
                 RunDirectory(Path(hunted.path)).call_latest()
@@ -91,9 +94,24 @@ def hunt_and_print(
     return code
 
 
-def _first_line(spec: Spec, seeds: int, *, is_swarm: bool) -> str:
+@contextmanager
+def _pool(
+    trial: Trial, runs_dir: Path, jobs: int, cluster: str | None, asked: threading.Event
+) -> Iterator[RunAll]:
+    if cluster is None:
+        with as_they_end(jobs) as call:
+            yield partial(call, partial(trial.run, runs_dir))
+        return
+    from labrys.control.dask_pool import dask_pool
+
+    with dask_pool(cluster, trial, runs_dir, asked) as run_all:
+        yield run_all
+
+
+def _first_line(trial: Trial, seeds: int) -> str:
+    spec = trial.spec
     line = text.first_line(msgspec.to_builtins(spec))
-    if not is_swarm:
+    if trial.vary is None:
         return line
     # What it says of faults, time and nodes may be another for each seed.
     asked = [f"bug {spec.bug}"] if spec.bug else []
@@ -113,69 +131,6 @@ def _told(hunted: Hunted) -> Iterator[str]:
 def _clear(is_terminal: bool) -> None:
     if is_terminal:
         click.echo("\r\x1b[K", nl=False, err=True)
-
-
-RunAll = Callable[[Callable[[int], Hunted], Sequence[int]], Iterator[Hunted]]
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[RunAll]:
-    """Yield how to call a function for many seeds, in `jobs` processes."""
-    if jobs == 1:
-        yield map
-        return
-    # All of them are made now, before signals are handled here, and none is replaced later: one
-    # that is just being made would not end with the others.
-    with multiprocessing.get_context("fork").Pool(jobs, _leave_signals) as pool:
-        yield pool.imap_unordered
-
-
-def _leave_signals() -> None:
-    """Signals are for the parent: it ends the others, by SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _with_seed(spec: Spec, seed: int) -> Spec:
-    return msgspec.structs.replace(spec, seed=seed)
-
-
-def _try(spec: Spec, make: Callable[[Spec, int], Spec], runs_dir: Path, seed: int) -> Hunted:
-    """Run one seed; throw its directory away unless it is a finding."""
-    from labrys.control.lifecycle import run_test
-
-    spec = make(spec, seed)
-    outcome = run_test(
-        spec,
-        runs_dir,
-        interruption=Interruption(),
-        say=lambda line: None,
-        keep=lambda verdict: verdict in FINDINGS,
-    )
-    results = outcome.results
-    verdict = Verdict(results["verdict"])
-    is_finding = verdict in FINDINGS
-    return Hunted(
-        seed=seed,
-        verdict=verdict,
-        simulated_s=results["duration_s"],
-        why=_why(results, verdict),
-        rerun=rerun_command(spec) if is_finding else None,
-        path=str(outcome.run.path) if is_finding else None,
-        probes=results["probes"],
-    )
-
-
-def _why(results: dict[str, Any], verdict: Verdict) -> str:
-    if verdict is Verdict.ERROR:
-        return "; ".join(results["errors"])
-    said = (
-        f"{name}: {result['summary']}"
-        for name, result in results["checkers"].items()
-        if result["verdict"] == verdict.value
-    )
-    return "; ".join(said) if verdict is not Verdict.VALID else ""
 
 
 def _directories(spec: Spec, runs_dir: Path) -> set[Path]:

@@ -4,9 +4,11 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.pool import Pool
 from typing import Any
 
 MapInOrder = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+MapAsTheyEnd = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
 @contextmanager
@@ -18,10 +20,24 @@ def in_order(jobs: int) -> Iterator[MapInOrder]:
     if jobs == 1:
         yield map
         return
+    with _processes(jobs) as pool:
+        yield pool.imap
+
+
+@contextmanager
+def as_they_end(jobs: int) -> Iterator[MapAsTheyEnd]:
+    """The same, but a result comes as soon as there is one."""
+    if jobs == 1:
+        yield map
+        return
+    with _processes(jobs) as pool:
+        yield pool.imap_unordered
+
+
+def _processes(jobs: int) -> Pool:
     # All of them are made now, before signals are handled here, and none is replaced later: one
     # that is just being made would not end with the others.
-    with multiprocessing.get_context("fork").Pool(jobs, _leave_signals) as pool:
-        yield pool.imap
+    return multiprocessing.get_context("fork").Pool(jobs, _leave_signals)
 
 
 def _leave_signals() -> None:

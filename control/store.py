@@ -226,20 +226,32 @@ def create_run(runs_dir: Path, spec: Spec, *, is_latest: bool = True) -> RunDire
     """Make the directory of a new run, write its spec and point `latest` to it."""
     assert spec.name is not None, "only a resolved spec can be run"
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = runs_dir / spec.name
+    path = fresh_run_folder(runs_dir, spec.name, f"{stamp}-{spec.seed}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = fresh_folder(folder, f"{stamp}-{spec.seed}")
         (path / SPEC).write_text(to_yaml(spec))
         (path / "nodes").mkdir()
         if is_latest:
             RunDirectory(path).call_latest()
     except OSError as error:
-        raise MachineError(
-            f"{runs_dir}: cannot write a run here: {error.strerror}; "
-            "choose another place with --runs-dir"
-        ) from error
-    return RunDirectory(path.resolve())
+        raise _not_here(runs_dir, error) from error
+    return RunDirectory(path)
+
+
+def fresh_run_folder(runs_dir: Path, name: str, stamp: str) -> Path:
+    """Make an empty directory for a run of the test `name`. Raises MachineError."""
+    folder = runs_dir / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return fresh_folder(folder, stamp).resolve()
+    except OSError as error:
+        raise _not_here(runs_dir, error) from error
+
+
+def _not_here(runs_dir: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"{runs_dir}: cannot write a run here: {error.strerror}; "
+        "choose another place with --runs-dir"
+    )
 
 
 def fresh_folder(folder: Path, name: str) -> Path:

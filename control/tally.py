@@ -3,35 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from labrys.checkers.verdict import Verdict, combine
+from labrys.control.trial import Hunted
 from labrys.node.probes import Probe
-
-FINDINGS: Final = (Verdict.INVALID, Verdict.ERROR)
-
-
-class Hunted(msgspec.Struct, frozen=True):
-    """How one seed ended."""
-
-    seed: int
-    verdict: Verdict
-    simulated_s: float
-    why: str = ""
-    """In a few words, unless it was valid."""
-    rerun: str | None = None
-    """The command that runs a finding again, with all that its seed drew."""
-    path: str | None = None
-    """The run directory of a finding."""
-    probes: dict[str, int] = {}
-    """How often its nodes got into which rare state; see `labrys.node.probes`."""
-
-    @property
-    def is_finding(self) -> bool:
-        """Whether there is something to look at."""
-        return self.verdict in FINDINGS
 
 
 class Tally:

@@ -11,7 +11,8 @@ import yaml
 
 from labrys.checkers.verdict import Verdict
 from labrys.control.nemesis.nemesis import PACKAGES
-from labrys.control.tally import Hunted, Tally
+from labrys.control.tally import Tally
+from labrys.control.trial import Hunted
 from labrys.node.probes import Probe
 
 LABRYS = Path(sys.executable).with_name("labrys")

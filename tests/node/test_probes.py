@@ -17,7 +17,7 @@ from tests.node.cores import restored
 
 import labrys.control
 import labrys.node
-from labrys.control.sim import machine
+from labrys.control.sim import writer
 from labrys.control.sim.stage import SimStage
 from labrys.control.sim.world import MS_NS
 from labrys.control.spec import resolve
@@ -179,7 +179,7 @@ def _cut_off_and_killed(seed: int) -> dict[str, int]:
         sleep(1.0)
         network.grudge = {}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(machine, "SYNC_NS", (50 * MS_NS, 90 * MS_NS))
+            patch.setattr(writer, "SYNC_NS", (50 * MS_NS, 90 * MS_NS))
             stage.world.spawn(partial(system.write_error, "n1"))
             sleep(0.03)  # all disks are at it
         for node in THREE:
