@@ -180,10 +180,11 @@ class _Workers:
         try:
             hunted, archive = task.result()
         except KilledWorker as killed:
+            times = killed.allowed_failures + 1
             return self._trial.failed(
                 seed,
-                f"{killed.allowed_failures + 1} workers died one after the other while they ran "
-                f"this seed, the last one {killed.last_worker.address}: had they enough memory?",
+                f"{times} of {times} attempts ended with the death of the worker, the last one on "
+                f"{killed.last_worker.address}: had it enough memory?",
             )
         except (CancelledError, OSError, LabrysError):
             raise

@@ -40,6 +40,10 @@ class DaskCluster:
         self._processes.append(process)
         return process
 
+    def kill_scheduler(self) -> None:
+        """Kill the scheduler."""
+        self._processes[0].kill()
+
     def end(self) -> None:
         """End all processes, the workers first."""
         for process in reversed(self._processes):

@@ -174,7 +174,7 @@ def test_a_seed_that_kills_its_workers_is_an_error_that_names_it(tmp_path: Path)
     workers = dask_pool._Workers(None, "tcp://x", trial, tmp_path)  # type: ignore[arg-type]
     hunted = workers._taken_in(Task(), 7)  # type: ignore[arg-type]
     assert (hunted.seed, hunted.verdict, hunted.path) == (7, Verdict.ERROR, None)
-    assert "4 workers died one after the other while they ran this seed" in hunted.why
+    assert "4 of 4 attempts ended with the death of the worker" in hunted.why
     assert "tcp://last" in hunted.why
     assert hunted.rerun == "labrys test --env sim --seed 7"
 
@@ -222,3 +222,17 @@ def test_without_dask_it_is_told_what_to_install(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, "pip install 'labrys[cluster]'" in done.stderr) == (4, True)
+
+
+def test_a_scheduler_that_dies_ends_the_hunt_with_one_error(tmp_path: Path) -> None:
+    with dask_cluster(tmp_path / "dask") as cluster:
+        cluster.add_worker()
+        words = ("--seeds", "500", "--findings", "0", "--json")
+        hunt = begin(tmp_path, *words, "--cluster", cluster.address)
+        assert hunt.stdout is not None
+        hunt.stdout.readline()
+        cluster.kill_scheduler()
+        _, err = hunt.communicate(timeout=100)
+    assert hunt.returncode == 4, err
+    assert f"labrys: error: --cluster {cluster.address}: the scheduler is gone" in err
+    assert "Traceback" not in err
