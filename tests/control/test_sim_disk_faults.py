@@ -54,6 +54,19 @@ def test_a_disk_that_can_only_be_read_stops_its_node() -> None:
         assert rig.get(follower, "k") == 1
 
 
+def test_a_node_that_stops_tells_of_no_term_that_is_not_on_its_disk() -> None:
+    with running(**DISK) as rig:
+        leader, others = rig.leader(), rig.followers()
+        rig.fault(*others, mode="readonly")
+        rig.system.kill(leader)
+        rig.world.sleep(3)
+        rig.world.sleep(3)
+        lines = [line for node in others for line in rig.log(node).splitlines()]
+        stopped = [line for line in lines if "event=stop" in line]
+        assert stopped, "whoever asks for votes in term 2 cannot note it"
+        assert all(" term=1 " in line for line in stopped)
+
+
 def test_a_full_disk_takes_a_part_of_a_write_and_nothing_more_until_there_is_room() -> None:
     with running(**DISK) as rig:
         rig.fault("n1", "n2", "n3", mode="full", room_bytes=100)
