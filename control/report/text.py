@@ -68,7 +68,7 @@ def first_line(spec: Mapping[str, Any]) -> str:
         f"{count} nodes",
         str(spec.get("environment") or spec.get("env") or "?"),
     ]
-    return _one_line("  ".join(words))
+    return one_line("  ".join(words))
 
 
 def run_page(run_dir: Path, *, color: bool = False) -> str:
@@ -84,9 +84,9 @@ def page_text(run: RunFiles, data: ReportData, *, color: bool = False) -> str:
     """Return the page of a run in words: notices, the windows of its anomalies, the verdict."""
     results: dict[str, Any] = msgspec.to_builtins(run.results)
     lines = [first_line({**results, **run.spec})]
-    lines += [f"notice: {_one_line(notice)}" for notice in data.notices]
+    lines += [f"notice: {one_line(notice)}" for notice in data.notices]
     for anomaly in data.anomalies:
-        name = "the history" if anomaly.key is None else f"key {_one_line(anomaly.key)}"
+        name = "the history" if anomaly.key is None else f"key {one_line(anomaly.key)}"
         start, end = anomaly.start / 1e6, anomaly.end / 1e6
         lines += [f"anomaly of {name}, {start:.3f} s to {end:.3f} s", anomaly_text(data, anomaly)]
     code = _EXIT_INTERRUPTED if run.results.interrupted else _EXIT_CODE[run.results.verdict]
@@ -104,9 +104,9 @@ def verdict_block(
     run = msgspec.convert(dict(results), Results)
     lines = verdict_tree(results, color=color)
     if run.rerun:
-        lines.append(f"re-run     {_one_line(run.rerun)}")
+        lines.append(f"re-run     {one_line(run.rerun)}")
     if run.recheck:
-        lines.append(f"re-check   {_one_line(run.recheck)}")
+        lines.append(f"re-check   {one_line(run.recheck)}")
     lines.append(f"report     {run_dir}/report.html")
     seed = "?" if run.seed is None else run.seed
     ending = f"labrys: seed {seed}  {_styled(run.verdict, color)}  exit {exit_code}"
@@ -136,12 +136,12 @@ def reason(results: Mapping[str, Any]) -> str:
     ]
     if run.verdict is Verdict.ERROR:
         said = [*map(str, run.errors), *said]
-    return _one_line("; ".join(said))
+    return one_line("; ".join(said))
 
 
 def rig_error_lines(errors: Iterable[Any]) -> list[str]:
     """Return what failed in the rig itself, a line each."""
-    return [f"  rig error: {_one_line(str(error))}" for error in errors]
+    return [f"  rig error: {one_line(str(error))}" for error in errors]
 
 
 def checker_lines(
@@ -155,9 +155,9 @@ def checker_lines(
     lines: list[str] = []
     for name, check in checkers.items():
         word = _styled(check.verdict, color, quiet=True, width=7)
-        lines.append(f"  {name:<{width}}  {word}  {_one_line(check.summary)}")
+        lines.append(f"  {name:<{width}}  {word}  {one_line(check.summary)}")
         if check.hint:
-            lines.append(f"    hint: {_one_line(check.hint)}")
+            lines.append(f"    hint: {one_line(check.hint)}")
         if check.verdict is Verdict.VALID:
             continue
         for finding in check.findings[:FINDINGS_PRINTED_MAX]:
@@ -169,7 +169,7 @@ def checker_lines(
 
 def finding_lines(finding: Finding, rest: str = _REST) -> list[str]:
     """Return a finding as lines: its headline, then the rest of its message indented by two."""
-    head, *others = [_one_line(line) for line in finding.message.splitlines()] or [""]
+    head, *others = [one_line(line) for line in finding.message.splitlines()] or [""]
     lines = [head, *(f"  {line}" for line in others)]
     if len(lines) > LINES_PRINTED_MAX:
         cut = len(lines) - LINES_PRINTED_MAX
@@ -179,7 +179,7 @@ def finding_lines(finding: Finding, rest: str = _REST) -> list[str]:
 
 def op_line(op: Op) -> str:
     """Return one event of a history in aligned columns; what is absent is a dash."""
-    return _one_line(
+    return one_line(
         _OP_ROW.format(
             op.index,
             f"{op.time / 1e9:.6f}",
@@ -262,7 +262,7 @@ def anomaly_text(data: ReportData, anomaly: Anomaly, *, width: int = 100) -> str
         f"  X: {ops.index[entry.op]} {ops.label[entry.op]} rejected: {entry.reason}"
         for entry in anomaly.rejected
     ]
-    return "\n".join(map(_one_line, lines))
+    return "\n".join(map(one_line, lines))
 
 
 class _Bar(msgspec.Struct, frozen=True):
@@ -308,7 +308,7 @@ def _styled(verdict: Verdict | None, color: bool, *, quiet: bool = False, width:
     return click.style(padded, fg=_COLOR[verdict], bold=verdict is not Verdict.VALID)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Escape what would break a line or drive a terminal: values of a run are text, no more."""
     if text.isprintable():
         return text

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
@@ -119,10 +120,11 @@ def _child(
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             ended = _run(spec, runs_dir, keep, interruption)
     except LabrysError as error:
-        ended = Ended(Verdict.ERROR, str(error), str(error))
-    except Exception as error:
-        why = f"internal error: {type(error).__name__}: {error}; this is a bug in labrys"
+        why = text.one_line(str(error))
         ended = Ended(Verdict.ERROR, why, why)
+    except Exception as error:
+        why = text.one_line(f"internal error: {type(error).__name__}: {error}")
+        ended = Ended(Verdict.ERROR, why, f"{why}\n\n{traceback.format_exc()}")
     with contextlib.suppress(OSError):  # the parent has gone
         writer.send_bytes(msgspec.msgpack.encode(ended))
 

@@ -4,6 +4,7 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ import msgspec
 from labrys.checkers.verdict import Verdict
 from labrys.control.errors import MachineError
 from labrys.control.spec import rerun_command
-from labrys.control.store import REPORT
+from labrys.control.store import REPORT, RunDirectory
 from labrys.control.suite.attempt import Ended
 from labrys.control.suite.night import INTERRUPTED, Case, Night
 from labrys.control.suite.plan import Run, Shard
@@ -71,6 +72,9 @@ class Record:
     def add(self, case: Case) -> Result:
         """Take in how a run ended. The night ends when this cannot be written: no disk is left."""
         result = result_of(case, self._folder)
+        if (path := case.attempts[-1].path) is not None:
+            with suppress(OSError):  # a link that cannot be set must not end the night
+                RunDirectory(Path(path)).call_latest()
         self._summary.runs.append(result)
         (self.cut_short if result.interrupted else self.ran).append(case.run)
         now_s = time.monotonic()

@@ -152,7 +152,7 @@ class SuiteFile:
             raise self.wrong(steps, str(error).removesuffix(f" - at `$.{field}`")) from error
         for kind in value if field == "faults" else ():
             known("fault", kind, ("all", *PACKAGES), where=self.place(steps))
-        return Value(value if field == "fault_plan" else getattr(checked, field), steps)
+        return Value(msgspec.to_builtins(getattr(checked, field)), steps)
 
     def _mapping(self, steps: Steps, value: Any) -> Mapping[Any, Any]:
         if not isinstance(value, dict):

@@ -141,7 +141,9 @@ def test_unwritable_runs_directory_is_a_machine_error(tmp_path: Path) -> None:
     assert "--runs-dir" in said.stderr
 
 
-@pytest.mark.parametrize("command", ["test", "check", "runs", "show", "history", "doctor", "heal"])
+@pytest.mark.parametrize(
+    "command", ["test", "suite", "check", "runs", "show", "history", "doctor", "heal"]
+)
 def test_every_command_has_help_with_an_example(labrys: Labrys, command: str) -> None:
     said = labrys(command, "--help")
     assert said.code == 0
