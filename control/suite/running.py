@@ -4,6 +4,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,7 @@ def suite_and_print(
     `environ` tells whether a CI system listens. Raises UsageError and MachineError only before
     the first run.
     """
-    say = partial(click.echo, err=as_json)
+    say = partial(_print, err=as_json)
     suite = read_suite(path)
     count = flags.count or (None if flags.policy.until_fail else 1)
     assert_shard_has_runs(suite.cells, count, flags.shard)
@@ -60,7 +61,7 @@ def suite_and_print(
     owed = read_owed(home / OWED)
     if owed is None:
         say(f"{home / OWED}: cannot be read, so no cell goes first")
-    told = Teller(say, as_json=as_json)
+    told = Teller(say, _print if as_json else None)
     keep = _keep_all if flags.keep_all else _keep_failed
     with Interruption().installed() as interruption:
         night = Night(
@@ -85,15 +86,20 @@ def suite_and_print(
         for case in night.cases():
             told.result(record.add(case), folder)
         summary = record.finish(was_interrupted=interruption.count > 0)
-    left = still_owed(cells, owed or (), record.ran, [*record.cut_short, *night.skipped()])
-    failures = [*write_all(summary, folder, say), *_write_owed(home / OWED, left)]
-    for failure in failures:
-        say(f"not written: {failure}")
-    if failures:
-        summary = msgspec.structs.replace(summary, failures=failures)
-    tell_github(summary, folder, environ, say)
-    told.end(summary, folder)
+        left = still_owed(cells, owed or (), record.ran, [*record.cut_short, *night.skipped()])
+        failures = [*write_all(summary, folder, say), *_write_owed(home / OWED, left)]
+        for failure in failures:
+            say(f"not written: {failure}")
+        if failures:
+            summary = msgspec.structs.replace(summary, failures=failures)
+        tell_github(summary, folder, environ, say)
+        told.end(summary, folder)
     return summary.exit_code
+
+
+def _print(line: str, *, err: bool = False) -> None:
+    with suppress(OSError):  # a pipe or terminal that has gone must not end the suite
+        click.echo(line, err=err)
 
 
 def _possible(cells: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, ...]:

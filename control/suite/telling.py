@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import click
 import msgspec
 
 from labrys.checkers.verdict import Verdict
@@ -19,10 +18,10 @@ from labrys.control.suite.writing import INDEX
 class Teller:
     """Prints what happens: lines for people, or JSON for programs."""
 
-    def __init__(self, say: Callable[[str], None], *, as_json: bool) -> None:
-        """`say` gets the lines for people."""
+    def __init__(self, say: Callable[[str], None], say_json: Callable[[str], None] | None) -> None:
+        """`say` gets the lines for people, `say_json` those for programs, if there are any."""
         self._say = say
-        self._as_json = as_json
+        self._say_json = say_json
 
     def begin(
         self, name: str, seed: int, shard: Shard, cells: Sequence[Cell], count: int | None
@@ -37,8 +36,8 @@ class Teller:
 
     def result(self, result: Result, folder: Path) -> None:
         """How one run ended."""
-        if self._as_json:
-            click.echo(msgspec.json.encode(result))
+        if self._say_json is not None:
+            self._say_json(msgspec.json.encode(result).decode())
             return
         is_valid = result.verdict is Verdict.VALID
         word = result.verdict.value if is_valid else result.verdict.value.upper()
@@ -64,8 +63,9 @@ class Teller:
             f"labrys: suite {summary.suite}  seed {summary.seed}  {summary.verdict.value.upper()}"
             f"{'  interrupted' if summary.interrupted else ''}  exit {summary.exit_code}"
         )
-        if self._as_json:
-            click.echo(msgspec.json.encode({**summary.facts(), "path": str(folder)}))
+        if self._say_json is not None:
+            facts = {**summary.facts(), "path": str(folder)}
+            self._say_json(msgspec.json.encode(facts).decode())
 
 
 def tell_github(

@@ -1,5 +1,6 @@
 """What a suite file stands for, and the words with which a wrong one is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,11 @@ def test_suites_that_ci_runs_can_be_read(name: str) -> None:
     suite = read_suite(ROOT / "suites" / f"{name}.yaml")
     assert suite.name == name
     assert len({cell.name for cell in suite.cells}) == len(suite.cells) > 10
+
+
+def test_file_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "suites.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    suite = read(tmp_path, text)
+    assert {cell.spec.env for cell in suite.cells} == {"sim", "docker"}
+    assert [cell.weight for cell in suite.cells if cell.name == "lease-reads"] == [2]
