@@ -39,6 +39,13 @@ class Cell(msgspec.Struct, frozen=True):
     """How many runs of it there are in each pass, compared with the others."""
     where: str
     """Where it stands, for messages: file, line and path."""
+    places: dict[str, str] = {}
+    """Where each of its fields stands."""
+
+    def told(self, problem: str) -> str:
+        """Return what is wrong with this test, and where in the file that which is wrong stands."""
+        where, rest = _placed(problem, self.places)
+        return f"{where or self.where}: {rest} (in the test {self.name})"
 
 
 class Suite(msgspec.Struct, frozen=True):
@@ -59,10 +66,10 @@ class _Draft(msgspec.Struct, frozen=True):
     def plain(self) -> dict[str, Any]:
         return {field: value.value for field, value in (*self.shared.items(), *self.fields.items())}
 
-    def words(self) -> str:
-        """What makes this cell, for people."""
-        told = (f"{field} {value_text(field, v.value)}" for field, v in self.fields.items())
-        return ", ".join(told) or "its fields"
+    def places(self, file: SuiteFile) -> dict[str, str]:
+        """Where each field stands."""
+        values = {**self.shared, **self.fields}
+        return {field: file.place(value.where) for field, value in values.items()}
 
 
 def read_suite(path: Path) -> Suite:
@@ -97,9 +104,7 @@ def read_suite(path: Path) -> Suite:
                 weight = its_weight
         weight = file.include_weights.get(draft.where, weight)
         name = _unique(_name(draft), taken)
-        spec = _resolved(file, draft, name)
-        faults = value_text("faults", spec.faults or list(spec.fault_kinds))
-        cells.append(Cell(name, spec, faults, weight, file.place(draft.where)))
+        cells.append(_resolved(file, draft, name, weight))
     _assert_used(file, "weights", used)
     return Suite(name=file.name, seed=file.seed, cells=tuple(cells))
 
@@ -133,23 +138,26 @@ def _assert_used(file: SuiteFile, noun: str, used: Sequence[bool]) -> None:
         raise file.wrong((noun, used.index(False)), "matches none of the tests")
 
 
-def _resolved(file: SuiteFile, draft: _Draft, name: str) -> Spec:
+def _resolved(file: SuiteFile, draft: _Draft, name: str, weight: int) -> Cell:
     fields = draft.plain()
+    where, places = file.place(draft.where), draft.places(file)
+    cell = Cell(name, Spec(), "", weight, where, places)
     try:
         spec = resolve({**fields, "name": name})
     except UsageError as error:
-        raise _located(file, draft, str(error)) from error
-    return msgspec.structs.replace(spec, seed=fields.get("seed"))
+        raise UsageError(cell.told(str(error))) from error
+    return msgspec.structs.replace(
+        cell,
+        spec=msgspec.structs.replace(spec, seed=fields.get("seed")),
+        faults=value_text("faults", spec.faults or list(spec.fault_kinds)),
+    )
 
 
-def _located(file: SuiteFile, draft: _Draft, message: str) -> UsageError:
-    """Say where in the file the value stands that an error is about."""
-    subject, _, rest = message.partition(":")
+def _placed(problem: str, places: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return where the field stands that a problem begins with, and the rest of the problem."""
+    subject, _, rest = problem.partition(":")
     field = _FIELD_OF.get(subject.split(" ")[0], "")
-    value = draft.fields.get(field) or draft.shared.get(field)
-    told = rest.strip() if subject in _FIELD_OF and rest else message
-    of = f" (in the test of {draft.words()})"
-    return file.wrong(value.where if value else draft.where, told + of)
+    return places.get(field), rest.strip() if subject in _FIELD_OF and rest else problem
 
 
 def _name(draft: _Draft) -> str:

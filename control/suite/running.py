@@ -121,9 +121,7 @@ def _possible(cells: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, 
             spec = msgspec.structs.replace(cell.spec, env=chosen[env])
             spec = without_impossible(spec, say_once)
         except (UsageError, MachineError) as error:
-            raise type(error)(
-                f"{cell.where}: {error} (in the test {cell.name}; 'exclude' leaves it out)"
-            ) from error
+            raise type(error)(f"{cell.told(str(error))}; 'exclude' leaves it out") from error
         possible.append(msgspec.structs.replace(cell, spec=spec))
     return tuple(possible)
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tests import whole_runs
 from tests.control.test_suite_outputs import SCHEMA
 
+from labrys.control.cli import main
 from labrys.control.environments import netns
 
 LABRYS = Path(sys.executable).with_name("labrys")
@@ -265,11 +267,6 @@ cat {suite.home}/latest/summary.json
             (),
             "short.yaml:1: matrix.env[0]: unknown environment 'dokcer'",
         ),
-        (
-            "matrix: {env: [sim], faults: [kill, freeze]}",
-            (),
-            "short.yaml:1: matrix: --faults freeze: not with --env sim here: it cannot",
-        ),
         ("matrix: {env: [sim]}", ("--shard", "0/3"), "--shard 0/3: write I/N with I from 1 to N"),
         ("matrix: {env: [sim]}", ("--shard", "2/3"), "--shard 2/3: there are only 1 runs"),
         (
@@ -290,6 +287,46 @@ def test_what_cannot_be_run_is_refused_before_anything_is_done(
     done = suite.run(*words)
     assert (done.returncode, done.stdout) == (2, ""), done.stdout
     assert told in done.stderr
+    assert not suite.runs_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("registry", "reason", "code", "told"),
+    [
+        (
+            "environments.registry",
+            lambda env: "no engine answers" if env == "docker" else None,
+            4,
+            "short.yaml:1: matrix.env[1]: --env docker: no engine answers "
+            "(in the test register-kill-docker-5); 'exclude' leaves it out",
+        ),
+        (
+            "nemesis.nemesis",
+            lambda kind, env: "no such thing" if (kind, env) == ("oom", "sim") else None,
+            2,
+            "short.yaml:2: include[0].faults: --faults oom: not with --env sim here: no such thing "
+            "(in the test register-oom-sim-5); 'exclude' leaves it out",
+        ),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused_before_anything_is_done(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    registry: str,
+    reason: Callable[..., str | None],
+    code: int,
+    told: str,
+) -> None:
+    text = "matrix: {env: [sim, docker], faults: [kill]}\ninclude: [{env: sim, faults: oom}]"
+    suite = Suite(tmp_path, text)
+    for each in ("environments.registry", "nemesis.nemesis"):
+        monkeypatch.setattr(
+            f"labrys.control.{each}.obstacle", reason if each == registry else lambda *words: None
+        )
+    with pytest.raises(SystemExit) as ended:
+        main(suite.argv()[1:])
+    assert (ended.value.code, told in capsys.readouterr().err) == (code, True)
     assert not suite.runs_dir.exists()
 
 
