@@ -4,7 +4,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from labrys.control.shrinking import smaller
 from labrys.control.shrinking.failure import Failure, Sighting, failure_of, sighting_of
 from labrys.control.shrinking.search import Search
 from labrys.control.shrinking.story import story
-from labrys.control.shrinking.trials import Found, Trials, simulated
+from labrys.control.shrinking.trials import Found, Over, Trials, simulated
 from labrys.control.spec import Spec, lists_in_yaml
 from labrys.control.store import RunDirectory, find_run, write_atomically
 
@@ -167,10 +167,11 @@ def _searched(
             ),
             tell=tell,
         )
-        found = trials.search(smaller.explicit(run), tries)
-        if found is not None:
-            search = Search(found, trials, tries_max=tries)
-            search.run()
+        with suppress(Over):
+            found = trials.search(smaller.explicit(run), tries)
+            if found is not None:
+                search = Search(found, trials, tries_max=tries)
+                search.run()
         return search, trials.count
 
 

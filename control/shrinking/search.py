@@ -2,7 +2,7 @@
 
 What counts is, in this order, few faults, few operations, few nodes, a short time; nothing that
 was taken away comes back. Only what makes the tests much faster is taken away before its turn: what
-comes after the failure, and the other keys. All is done over and over, each time with more seeds
+comes after the failure, and most operations. All is done over and over, each time with more seeds
 for a test that does not seem to fail any more.
 """
 
@@ -23,6 +23,10 @@ AFTER_S: Final = 0.05
 """How long a test goes on after the failure."""
 SPAN_MIN_S: Final = 0.02
 """Shorter spans of time are not worth a try."""
+MANY_OPERATIONS: Final = 50
+"""More of them make tests slow."""
+THINNED: Final = (50, 10, 3)
+"""One of so many operations is kept, at first."""
 GROWTH: Final = 3
 """So many times as many seeds in the next round."""
 
@@ -37,12 +41,15 @@ class Search:
         self._tries = 1
 
     def run(self) -> None:
-        """Take away what can be taken away, until no step finds anything with `tries_max` seeds."""
+        """Take away what can be taken away, until no step finds anything with `tries_max` seeds.
+
+        Raises Over when there is no time for that.
+        """
         while True:
             before = self.best
             for step in (
                 self._end_at_failure,
-                self._keep_one_key,
+                self._keep_some_operations,
                 self._drop_faults,
                 self._drop_operations,
                 self._drop_workers,
@@ -75,10 +82,15 @@ class Search:
                 return
             end_s = round(self.best.sighting.ended_s + AFTER_S, 3)
 
-    def _keep_one_key(self) -> None:
-        key = self.best.sighting.key
+    def _keep_some_operations(self) -> None:
+        """Those on the key, or at a lower rate: of a failure without a key they may be no part."""
+        spec, key = self.best.spec, self.best.sighting.key
+        operations = smaller.operations_of(spec)
         if key is not None:
-            self._attempt(smaller.of_key(self.best.spec, key))
+            self._attempt(smaller.of_key(spec, key))
+        elif len(operations) > MANY_OPERATIONS:
+            thinned = [[], *(operations[::step] for step in THINNED)]
+            any(self._attempt(smaller.with_operations(spec, some)) for some in thinned)
 
     def _drop_faults(self) -> None:
         def fails(faults: Sequence[PlannedFault]) -> bool:

@@ -6,6 +6,7 @@ smaller test: several are tried before it is given up.
 
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,10 @@ class Found(msgspec.Struct, frozen=True):
     sighting: Sighting
 
 
+class Over(Exception):
+    """There is no time for another attempt."""
+
+
 class Trials:
     """Runs tests until one fails in the same way, and remembers which it has run."""
 
@@ -41,7 +46,7 @@ class Trials:
     ) -> None:
         """`run_all` makes `at_once` attempts at a time, after which `tell` is called.
 
-        No more is tried when `is_over`.
+        None is made once `is_over`.
         """
         self._attempt = attempt
         self._run_all = run_all
@@ -49,22 +54,25 @@ class Trials:
         self._is_over = is_over
         self._tell = tell
         self._passed: dict[bytes, set[int]] = {}
-        """The seeds with which a test did not fail."""
+        """The seeds with which a test did not fail, by its digest."""
         self.count = 0
         """Of attempts."""
 
     def search(self, spec: Spec, tries: int) -> Found | None:
-        """Return the test with the first of `tries` seeds, from its own on, with which it fails."""
+        """Return the test with the first of `tries` seeds, from its own on, with which it fails.
+
+        Raises Over.
+        """
         assert spec.seed is not None, "only a resolved spec can be run"
+        self._assert_not_over()
         try:
             resolve(msgspec.to_builtins(spec))
         except UsageError:
             return None  # what was taken away cannot be done without
-        passed = self._passed.setdefault(_without_seed(spec), set())
+        passed = self._passed.setdefault(_digest(spec), set())
         seeds = [seed for seed in range(spec.seed, spec.seed + tries) if seed not in passed]
         for start in range(0, len(seeds), self._at_once):
-            if self._is_over():
-                return None
+            self._assert_not_over()
             some = seeds[start : start + self._at_once]
             specs = [msgspec.structs.replace(spec, seed=seed) for seed in some]
             self.count += len(some)
@@ -75,6 +83,10 @@ class Trials:
                     return Found(tried, sighting)
             passed.update(some)
         return None
+
+    def _assert_not_over(self) -> None:
+        if self._is_over():
+            raise Over
 
 
 def simulated(failure: Failure, folder: Path) -> Attempt:
@@ -99,5 +111,6 @@ def _simulate(failure: Failure, folder: Path, spec: Spec) -> Sighting | None:
         outcome.run.remove()
 
 
-def _without_seed(spec: Spec) -> bytes:
-    return msgspec.json.encode(msgspec.structs.replace(spec, seed=None))
+def _digest(spec: Spec) -> bytes:
+    """What tells a test from all others, whatever its seed."""
+    return sha256(msgspec.json.encode(msgspec.structs.replace(spec, seed=None))).digest()

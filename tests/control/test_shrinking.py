@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from labrys.control.shrinking.ddmin import ddmin
 from labrys.control.shrinking.failure import Failure, Sighting, failure_of, sighting_of
 from labrys.control.shrinking.search import Search
 from labrys.control.shrinking.story import story
-from labrys.control.shrinking.trials import Attempt, Found, Trials, simulated
+from labrys.control.shrinking.trials import Attempt, Found, Over, Trials, simulated
 from labrys.control.spec import Spec, read_spec, resolve
 from labrys.control.store import RunDirectory
 
@@ -221,6 +222,16 @@ def test_several_at_once_find_the_same_seed() -> None:
         assert found.spec.seed == 5
 
 
+def test_nothing_is_tried_any_more_when_time_is_over() -> None:
+    trials = Trials(sees(lambda spec: False), is_over=lambda: trials.count >= 3)
+    with pytest.raises(Over):
+        trials.search(spec_of([], []), 20)
+    assert trials.count == 3
+    with pytest.raises(Over):
+        trials.search(spec_of([], [write(1, 0)]), 20)
+    assert trials.count == 3
+
+
 def test_what_cannot_be_run_is_not_tried() -> None:
     trials = Trials(sees(lambda spec: True))
     spec = spec_of([], [write(1, 3)])
@@ -268,7 +279,8 @@ def test_the_search_can_end_at_any_time_with_the_smallest_so_far() -> None:
     for attempts in (0, 1, 3, 10, 30, 100):
         trials = limited(attempts)
         search = Search(Found(busy(), Sighting("it fails", "k0", 9.9)), trials, tries_max=9)
-        search.run()
+        with suppress(Over):
+            search.run()
         assert trials.count <= attempts
         assert needs(search.best.spec)
         best = search.best.spec
