@@ -67,6 +67,8 @@ class Disk(AimedFault):
     stop_f = "mend-disk"
     undo_order = 1
     """Before processes are started: on a bad disk they would die again."""
+    strike_order = 2
+    """Early: who has been killed does not notice."""
     shade = "#c9b08f"
     mechanism = "a FUSE file system under the data"
     evidence = "operations that failed or waited"
