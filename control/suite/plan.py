@@ -29,11 +29,6 @@ class Run(msgspec.Struct, frozen=True):
     """1 for the first run of its cell in a night."""
     seed: int
 
-    @property
-    def id(self) -> str:
-        """Names it, and the same run of another night: `register-kill-sim-3#2`."""
-        return f"{self.cell.name}#{self.number}"
-
 
 class Shard(msgspec.Struct, frozen=True):
     """One of `of` machines that share a night; the first has the number 1."""
@@ -48,8 +43,8 @@ def passes(
     """Yield the runs of this shard, pass by pass; `count` None: without end.
 
     The cells that are `owed` a run have it before all others of the first pass, in that order. The
-    seed of a run is derived from `seed` by its id, whatever else is in the suite, unless the cell
-    has one of its own.
+    seed of a run is derived from `seed` by cell and number, whatever else is in the suite, unless
+    the cell has one of its own.
     """
     numbered = enumerate(
         run

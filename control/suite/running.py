@@ -4,13 +4,10 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-import click
 import msgspec
 
 from labrys.checkers.verdict import Verdict
@@ -18,6 +15,7 @@ from labrys.control.environments import registry as environments
 from labrys.control.errors import MachineError, UsageError
 from labrys.control.interruption import Interruption
 from labrys.control.running import without_impossible
+from labrys.control.spec import Spec
 from labrys.control.store import fresh_folder, point
 from labrys.control.suite.attempt import Forked, wait_forked
 from labrys.control.suite.cells import Cell, read_suite
@@ -49,7 +47,8 @@ def suite_and_print(
     `environ` tells whether a CI system listens. Raises UsageError and MachineError only before
     the first run.
     """
-    say = partial(_print, err=as_json)
+    told = Teller(as_json=as_json)
+    say = told.say
     suite = read_suite(path)
     count = flags.count or (None if flags.policy.until_fail else 1)
     assert_shard_has_runs(suite.cells, count, flags.shard)
@@ -61,13 +60,17 @@ def suite_and_print(
     owed = read_owed(home / OWED)
     if owed is None:
         say(f"{home / OWED}: cannot be read, so no cell goes first")
-    told = Teller(say, _print if as_json else None)
     keep = _keep_all if flags.keep_all else _keep_failed
+
+    def start(spec: Spec) -> Forked:
+        told.started(str(spec.name))
+        return Forked(spec, runs_dir, keep)
+
     with Interruption().installed() as interruption:
         night = Night(
             passes(cells, seed, count=count, shard=flags.shard, owed=owed or ()),
             flags.policy,
-            start=lambda spec: Forked(spec, runs_dir, keep),
+            start=start,
             wait=wait_forked,
             asked=lambda: interruption.count,
             clock=time.monotonic,
@@ -95,11 +98,6 @@ def suite_and_print(
         tell_github(summary, folder, environ, say)
         told.end(summary, folder)
     return summary.exit_code
-
-
-def _print(line: str, *, err: bool = False) -> None:
-    with suppress(OSError):  # a pipe or terminal that has gone must not end the suite
-        click.echo(line, err=err)
 
 
 def _possible(cells: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, ...]:
