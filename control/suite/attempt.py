@@ -17,6 +17,7 @@ from labrys.checkers.verdict import Verdict
 from labrys.control.environments.namespaces import end_with_parent
 from labrys.control.errors import LabrysError
 from labrys.control.interruption import Interruption
+from labrys.control.lifecycle import run_test
 from labrys.control.report import text
 from labrys.control.spec import Spec
 from labrys.control.store import RESULTS, RunDirectory
@@ -132,8 +133,6 @@ def _child(
 def _run(
     spec: Spec, runs_dir: Path, keep: Callable[[Verdict], bool], interruption: Interruption
 ) -> Ended:
-    from labrys.control.lifecycle import run_test
-
     outcome = run_test(spec, runs_dir, interruption=interruption, say=lambda line: None, keep=keep)
     results = outcome.results
     verdict = Verdict(results["verdict"])

@@ -83,10 +83,14 @@ class Record:
             try:
                 write_summary(self._so_far(), self._folder)
             except MachineError as error:
-                if not self._failures:
-                    self._failures.append(str(error))
-                self._night.stop(str(error))
+                self.fail(str(error))
         return result
+
+    def fail(self, why: str) -> None:
+        """Note that the suite itself cannot go on."""
+        if not self._failures:
+            self._failures.append(why)
+        self._night.stop(why)
 
     def finish(self, *, was_interrupted: bool) -> Summary:
         """Return the summary of the whole."""

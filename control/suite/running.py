@@ -14,6 +14,7 @@ from labrys.checkers.verdict import Verdict
 from labrys.control.environments import registry as environments
 from labrys.control.errors import MachineError, UsageError
 from labrys.control.interruption import Interruption
+from labrys.control.lifecycle import describe
 from labrys.control.running import without_impossible
 from labrys.control.spec import Spec
 from labrys.control.store import fresh_folder, point
@@ -86,8 +87,11 @@ def suite_and_print(
         )
         record.begin()
         told.begin(suite.name, seed, flags.shard, cells, count)
-        for case in night.cases():
-            told.result(record.add(case), folder)
+        try:
+            for case in night.cases():
+                told.result(record.add(case), folder)
+        except Exception as error:  # whatever it is, what was run is summed up
+            record.fail(describe(error))
         summary = record.finish(was_interrupted=interruption.count > 0)
         left = still_owed(cells, owed or (), record.ran, [*record.cut_short, *night.skipped()])
         failures = [*write_all(summary, folder, say), *_write_owed(home / OWED, left)]

@@ -1,5 +1,6 @@
 """`labrys suite` as a user starts it, on the simulation: what it prints and leaves behind."""
 
+import errno
 import json
 import os
 import re
@@ -14,8 +15,11 @@ import pytest
 from tests import whole_runs
 from tests.control.test_suite_outputs import SCHEMA
 
+from labrys.checkers.verdict import Verdict
 from labrys.control.cli import main
 from labrys.control.environments import netns
+from labrys.control.spec import Spec
+from labrys.control.suite.attempt import Ended, Forked
 
 LABRYS = Path(sys.executable).with_name("labrys")
 SHORT = "test: {env: sim, nodes: 3, rate: 50, time_limit: 2, fault_interval: 0.5}\n"
@@ -167,6 +171,31 @@ def test_github_gets_a_summary_and_annotations_and_others_do_not(tmp_path: Path)
     elsewhere = suite.run("--seed", "7", GITHUB_STEP_SUMMARY=str(tmp_path / "absent/file"))
     assert elsewhere.returncode == 1
     assert "the job summary cannot be written" in elsewhere.stdout
+
+
+def test_suite_that_fails_itself_sums_up_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Known(Forked):
+        """A run that was invalid; the one after it cannot be started."""
+
+        def __init__(self, spec: Spec, *how: Any) -> None:
+            if spec.bug is None:
+                raise OSError(errno.EAGAIN, "no more processes")
+
+        def ended(self) -> Ended:
+            return Ended(Verdict.INVALID, "wrong", "wrong")
+
+    monkeypatch.setattr("labrys.control.suite.running.Forked", Known)
+    monkeypatch.setattr("labrys.control.suite.running.wait_forked", lambda going, seconds: going)
+    suite = Suite(tmp_path, f"{SHORT}include: [{WRONG}, {{faults: kill}}]")
+    with pytest.raises(SystemExit) as ended:
+        main([*suite.argv()[1:], "--jobs", "1"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.endswith("INVALID  interrupted  exit 1\n")
+    found = suite.summary()
+    assert [run["verdict"] for run in found["runs"]] == ["invalid"]
+    assert found["failures"] == ["BlockingIOError: [Errno 11] no more processes"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
