@@ -71,8 +71,9 @@ def _connect(address: str) -> "Client":
             f"--cluster needs Dask, which is not installed here ({error}): "
             "pip install 'labrys[cluster]'"
         ) from error
-    # What it has to say of lost connections is told here, in one line.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+    # What Dask, tornado and asyncio have to say of lost connections is told here, in one line;
+    # nobody else of us uses `logging`.
+    logging.disable(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="distributed")
     try:
         return Client(address, timeout=CONNECT_TIMEOUT_S)

@@ -18,11 +18,18 @@ class DaskCluster:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
-        file = folder / "scheduler.json"
+        self.address = ""
+
+    def start(self) -> None:
+        """Start the scheduler."""
+        file = self._folder / "scheduler.json"
         words = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
         self._start("scheduler", *words)
-        eventually(file.is_file, "the scheduler tells its address")
-        self.address: str = json.loads(file.read_text())["address"]
+        eventually(
+            lambda: file.is_file() and file.read_text().rstrip().endswith("}"),
+            "the scheduler tells its address",
+        )
+        self.address = json.loads(file.read_text())["address"]
 
     def add_worker(self, *words: str) -> "subprocess.Popen[bytes]":
         """Start a worker of one thread, and wait until the scheduler knows it."""
@@ -61,6 +68,7 @@ def dask_cluster(folder: Path) -> Iterator[DaskCluster]:
     folder.mkdir(parents=True, exist_ok=True)
     cluster = DaskCluster(folder)
     try:
+        cluster.start()
         yield cluster
     finally:
         cluster.end()
