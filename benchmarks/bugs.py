@@ -1,12 +1,12 @@
-"""The seeded bugs: how many seeds of a hunt each one needs, and who sees it.
+"""The seeded bugs: how many seeds of a hunt each needs, who sees it, and what a run shrinks to.
 
     python -m benchmarks.bugs                              # what is not measured yet, and the table
     python -m benchmarks.bugs --only stale-read,lose-tail  # these, again
     python -m benchmarks.bugs --hunts 0                    # only the table
 
-Each hunt is `labrys hunt --bug NAME --seeds 200` from another first seed. What is measured is kept
-in a file after every hunt, so it can be stopped at any time and goes on where it was. The table is
-written to docs/bugs.md.
+Each hunt is `labrys hunt --bug NAME --seeds 200` from another first seed; what the first one finds
+is shrunk. What is measured is kept in a file after every hunt, so it can be stopped at any time and
+goes on where it was. The table is written to docs/bugs.md.
 """
 
 import argparse
@@ -25,6 +25,7 @@ PLACE = Path(__file__).parent
 RESULTS = PLACE / "bugs.json"
 TABLE = PLACE.parent / "docs" / "bugs.md"
 SEEDS = 200
+SHRINK_S = 120.0
 HUNTS = 5
 BETWEEN = 10_000
 """Between the first seeds of two hunts."""
@@ -40,7 +41,8 @@ is `labrys hunt --bug NAME --seeds {SEEDS}` and nothing else: the seed draws nod
 load and sizes. *Seeds* is how many it took until one was invalid: the median of the hunts, which
 began at seeds far from each other, and in brackets the least and the most. A hunt that found
 nothing counts as more than {SEEDS}. *Seen by* is what told of the bug most often: the checker, and
-for `raft` the promise that was broken.
+for `raft` the promise that was broken. *Shrunk to* is what `labrys shrink` makes of the run that
+the first hunt found: faults, and operations of clients (in brackets those on the key that failed).
 """
 
 
@@ -51,6 +53,12 @@ def main() -> None:
     parser.add_argument("--hunts", type=int, default=HUNTS, help=f"for each bug ({HUNTS})")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--jobs", type=int, default=1, help="processes of a hunt")
+    parser.add_argument(
+        "--shrink-s",
+        type=float,
+        default=SHRINK_S,
+        help=f"seconds for shrinking; 0: none ({SHRINK_S:g})",
+    )
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else list(BUGS)
     unknown = [name for name in wanted if name not in BUGS]
@@ -63,9 +71,18 @@ def main() -> None:
         for name in wanted:
             hunts = measured.setdefault(name, [])
             if len(hunts) <= number:
-                hunts.append(hunt(name, 1 + number * BETWEEN, options.runs_dir, options.jobs))
-                RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
+                first = 1 + number * BETWEEN
+                hunts.append(hunt(name, first, SEEDS, options.runs_dir, options.jobs)[0])
+                keep(measured)
                 print(f"{name}: {hunts[-1]}", flush=True)
+    for name in wanted if options.shrink_s > 0 else ():
+        found = next((each for each in measured.get(name, ()) if each["needed"]), None)
+        if found is not None and "shrunk" not in found:
+            seed = found["first"] + found["needed"] - 1
+            _, run = hunt(name, seed, 1, options.runs_dir, options.jobs)
+            found["shrunk"] = shrink(run, options.shrink_s, options.jobs) if run else None
+            keep(measured)
+            print(f"{name}: {found['shrunk']}", flush=True)
     TABLE.write_text("\n".join(page(measured)))
 
 
@@ -75,15 +92,22 @@ def read_results(path: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
     return {name: hunts for name, hunts in found.items() if name in BUGS}
 
 
-def hunt(name: str, first: int, runs_dir: Path, jobs: int) -> dict[str, Any]:
-    """Hunt for a bug from a seed on: how many seeds that took (None: not found), and who saw it.
+def keep(measured: Mapping[str, Sequence[Mapping[str, Any]]], path: Path = RESULTS) -> None:
+    """Note what was measured so far."""
+    path.write_text(json.dumps(measured, indent=1) + "\n")
+
+
+def hunt(
+    name: str, first: int, seeds: int, runs_dir: Path, jobs: int
+) -> tuple[dict[str, Any], Path | None]:
+    """Hunt for a bug from a seed on: what there is to know of it, and the run that was found.
 
     A run that ends as an error says nothing of the bug, and the hunt goes on behind it.
     """
     seed, errors = first, 0
-    while seed < first + SEEDS:
+    while seed < first + seeds:
         command = [
-            *("labrys", "hunt", "--bug", name, "--seeds", str(first + SEEDS - seed)),
+            *("labrys", "hunt", "--bug", name, "--seeds", str(first + seeds - seed)),
             *("--seed", str(seed), "--jobs", str(jobs), "--json", "--runs-dir", str(runs_dir)),
         ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -92,13 +116,25 @@ def hunt(name: str, first: int, runs_dir: Path, jobs: int) -> dict[str, Any]:
             sys.exit(f"{' '.join(command)}: exit {done.returncode}")
         found = [each for each in lines if each["verdict"] == "invalid"]
         if found:
-            run = Path(found[0]["path"])
-            needed = found[0]["seed"] - first + 1
-            return {"needed": needed, "seen_by": seen_by(run), "errors": errors, "run": str(run)}
+            run, needed = Path(found[0]["path"]), found[0]["seed"] - first + 1
+            seers = seen_by(run)
+            return {"first": first, "needed": needed, "seen_by": seers, "errors": errors}, run
         failed = [each["seed"] for each in lines if each["verdict"] == "error"]
         errors += len(failed)
-        seed = max(failed, default=first + SEEDS) + 1
-    return {"needed": None, "seen_by": [], "errors": errors, "run": None}
+        seed = max(failed, default=first + seeds) + 1
+    return {"first": first, "needed": None, "seen_by": [], "errors": errors}, None
+
+
+def shrink(run: Path, seconds: float, jobs: int) -> dict[str, Any] | None:
+    """What a run shrinks to within that time; None if it does not fail so again."""
+    command = [
+        *("labrys", "shrink", str(run), "--json", "--time", str(seconds), "--jobs", str(jobs)),
+        *("--runs-dir", str(run.parent.parent)),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    after: dict[str, Any] | None = told[-1]["after"] if told and "after" in told[-1] else None
+    return after
 
 
 def seen_by(run: Path) -> list[str]:
@@ -120,14 +156,25 @@ def page(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     yield _INTRODUCTION
     told = [name for name in BUGS if measured.get(name)]
     found = [name for name in told if _median(measured[name]) <= SEEDS]
-    yield f"Of {len(told)} bugs that were hunted, {len(found)} are found within {SEEDS} seeds.\n"
-    yield "| subject | bug | what it does | seeds | seen by |"
-    yield "| --- | --- | --- | --- | --- |"
+    yield f"Of {len(told)} bugs that were hunted, {len(found)} are found within {SEEDS} seeds."
+    sizes = [size for name in told if (size := _size(measured[name])) is not None]
+    if sizes:
+        faults = statistics.median_high(size["faults"] for size in sizes)
+        on_key = [s["operations"] if s["on_key"] is None else s["on_key"] for s in sizes]
+        yield (
+            f"Of {len(sizes)} that were shrunk, {_of(faults, 'fault')} and "
+            f"{_of(statistics.median_high(on_key), 'operation')} are left in the median, "
+            "on the key that failed if it is about one."
+        )
+    yield ""
+    yield "| subject | bug | what it does | seeds | seen by | shrunk to |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for subject, bugs in SUBJECTS.items():
         for name, bug in bugs.items():
             hunts = measured.get(name, ())
             yield (
-                f"| {subject} | `{name}` | {bug.description} | {_seeds(hunts)} | {_seers(hunts)} |"
+                f"| {subject} | `{name}` | {bug.description} | {_seeds(hunts)} | {_seers(hunts)} "
+                f"| {_shrunk(hunts)} |"
             )
     yield "\n## What goes wrong in each\n"
     for subject, bugs in SUBJECTS.items():
@@ -149,8 +196,10 @@ def _median(hunts: Sequence[Mapping[str, Any]]) -> int:
 def _seeds(hunts: Sequence[Mapping[str, Any]]) -> str:
     if not hunts:
         return "not measured"
-    least, *_, most = [_needed(hunts)[0], *_needed(hunts)]
-    return f"{_count(_median(hunts))} ({_count(least)} to {_count(most)} of {len(hunts)} hunts)"
+    if len(hunts) == 1:
+        return f"{_count(_median(hunts))} (one hunt)"
+    least, most = _needed(hunts)[0], _needed(hunts)[-1]
+    return f"{_count(_median(hunts))} ({_count(least)} to {_count(most)}, {len(hunts)} hunts)"
 
 
 def _count(needed: int) -> str:
@@ -159,7 +208,23 @@ def _count(needed: int) -> str:
 
 def _seers(hunts: Sequence[Mapping[str, Any]]) -> str:
     seers = Counter(each["seen_by"][0] for each in hunts if each["seen_by"])
-    return ", ".join(name for name, _ in seers.most_common(2)) or "nobody"
+    return ", ".join(name for name, _ in seers.most_common(2)) or ("nobody" if hunts else "")
+
+
+def _size(hunts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((each["shrunk"] for each in hunts if each.get("shrunk")), None)
+
+
+def _shrunk(hunts: Sequence[Mapping[str, Any]]) -> str:
+    size = _size(hunts)
+    if size is None:
+        return "not measured" if any(each["needed"] for each in hunts) else ""
+    on_key = "" if size["on_key"] is None else f" ({size['on_key']})"
+    return f"{_of(size['faults'], 'fault')}, {_of(size['operations'], 'operation')}{on_key}"
+
+
+def _of(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":
