@@ -103,7 +103,7 @@ class ForwardAgain(Service):
 
     The old one may have had it committed: it is executed twice.
 
-    Seen in: TiDB 2.1.7, which repeated transactions by itself; CockroachDB's double inserts.
+    Seen in: TiDB 2.1.7, which applied the writes of a transaction again by itself.
     Seen by: linearizable
     """
 
@@ -122,7 +122,7 @@ class ForwardAgain(Service):
 class MixReplies(Service):
     """Takes a leader's answer for that to the oldest request that waits for one.
 
-    Seen in: Redis-Raft of 2020, whose proxying followers gave clients each other's answers.
+    Seen in: a class of bugs of proxies that count on answers in the order of the questions.
     Seen by: linearizable
     """
 

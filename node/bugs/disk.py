@@ -20,7 +20,7 @@ from labrys.node.storage import Storage
 class LoseTail(Storage):
     """Comes back without the newest entries, as if they had never been flushed.
 
-    Seen in: MongoDB, PostgreSQL and others on disks that lie about what they have flushed.
+    Seen in: a class of bugs: of the store, or of a disk that lies about what it has flushed.
     Seen by: raft (persisted state, leader completeness)
     """
 
@@ -87,7 +87,7 @@ class IgnoreFlushError(Storage):
 
     The kernel may have dropped what it could not write, and calls the next flush a success.
 
-    Seen in: PostgreSQL until 2018, and other databases after it.
+    Seen in: PostgreSQL up to 11.1, which called fsync again and believed it.
     Seen by: raft (persisted state), with disks that err
     """
 
@@ -118,7 +118,7 @@ class CutTheMiddle(Storage):
 
     The node forgets what it has acknowledged, and votes and leads without it.
 
-    Seen in: NATS JetStream 2.12.1; many stores in the study of Alagappan et al. (FAST 2018).
+    Seen in: NATS JetStream 2.12.1; the stores that Alagappan et al. studied (FAST 2018).
     Seen by: raft (persisted state, leader completeness), with damaged files
     """
 

@@ -13,7 +13,7 @@ class WallClockLease(Careless):
     """Measures its lease by the wall clock: set back, the clock makes the lease longer.
 
     Seen in: every Go program before there was Go 1.9, which had no other clock.
-    Seen by: linearizable, with lease reads
+    Seen by: raft (leases), linearizable, with lease reads
     """
 
     wall_ms: Callable[[], int]
@@ -53,8 +53,8 @@ class LeaseFromAnswer(Careless):
     They are loyal from when they were asked, so with slow answers the lease outlasts that. It
     leaves nothing for clocks that run at different rates, either.
 
-    Seen in: a class of bugs, against section 6.4.1 of the Raft dissertation.
-    Seen by: linearizable, with lease reads
+    Seen in: Consul of 2014, whose lease lasted as long as its followers waited.
+    Seen by: raft (leases), linearizable, with lease reads
     """
 
     def _confirm_rounds(self) -> None:
@@ -68,7 +68,7 @@ class LeaseAcrossPause(Careless):
     """Looks whether the lease holds by the time of its last turn, and answers after a pause.
 
     Seen in: etcd #20418, where a process that stood still went on with a lease that was over.
-    Seen by: linearizable, with lease reads
+    Seen by: raft (leases), linearizable, with lease reads
     """
 
     def has_lease(self, now_ms: int) -> bool:
@@ -79,7 +79,7 @@ class DisloyalVoter(Careless):
     """Votes although it hears a leader, whose lease rests on it that it does not.
 
     Seen in: a class of bugs, against sections 4.2.3 and 6.4.1 of the Raft dissertation.
-    Seen by: linearizable, with lease reads
+    Seen by: raft (leases), linearizable, with lease reads
     """
 
     def _hears_a_leader(self) -> bool:
@@ -90,7 +90,7 @@ class LeaseAfterHandingOver(Careless):
     """Keeps its lease when it has told another node to campaign at once.
 
     Seen in: a class of bugs, against sections 3.10 and 6.4.1 of the Raft dissertation.
-    Seen by: linearizable, with lease reads
+    Seen by: raft (leases), linearizable, with lease reads
     """
 
     def _call_to_campaign(self, node: NodeId) -> None:

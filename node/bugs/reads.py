@@ -14,7 +14,7 @@ class StaleRead(Careless):
     """Answers reads at once, whether or not it leads.
 
     Seen in: etcd and Consul of 2014, where a deposed leader answered; jgroups-raft #208.
-    Seen by: linearizable
+    Seen by: raft (reads), linearizable
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class ReadBeforeOwnCommit(Careless):
 
     Seen in: a class of bugs, against section 6.4 of the Raft dissertation; etcd holds such reads
     back.
-    Seen by: linearizable
+    Seen by: raft (reads), linearizable
     """
 
     def _open_term(self) -> None:
@@ -50,7 +50,7 @@ class ReadBeforeApply(Careless):
     """Answers when the index of a read is confirmed, and does not wait until it is applied.
 
     Seen in: a class of bugs, against section 6.4 of the Raft dissertation.
-    Seen by: linearizable
+    Seen by: raft (reads), linearizable
     """
 
     def _take_reads(self) -> tuple[int, ...]:
@@ -68,7 +68,7 @@ class OlderRounds(Careless):
     """Confirms a read by answers to heartbeats that left before the read came.
 
     Seen in: a class of bugs, against section 6.4 of the Raft dissertation.
-    Seen by: linearizable
+    Seen by: raft (reads), linearizable
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -82,7 +82,7 @@ class CommitBeyondVouched(Careless):
 class ApplyOnAppend(Careless):
     """A follower applies entries as it receives them, committed or not.
 
-    Seen in: Redis-Raft's aborted reads of 2020, likely; a class of bugs.
+    Seen in: a class of bugs; aborted reads of this kind were in Redis-Raft of 2020.
     Seen by: raft (durability, state machine safety)
     """
 
