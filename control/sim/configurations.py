@@ -19,8 +19,8 @@ class Configurations:
 
     def __init__(self) -> None:
         self._committed: list[tuple[int, Configuration]] = []
-        self._seen: dict[NodeId, tuple[object, ...]] = {}
-        """What a node had when it was looked at last."""
+        self._seen: dict[NodeId, tuple[bool, object, object]] = {}
+        """Whether a node led when it was looked at last, its oldest and its newest."""
 
     def commit(self, index: int, entry: Entry) -> None:
         """A configuration is committed."""
@@ -30,10 +30,11 @@ class Configurations:
         """Look at a node's; `committed` is the newest index that anybody has applied."""
         configurations = raft.configurations
         is_leader = raft.role is Role.LEADER
-        shown = (is_leader, len(configurations), *configurations[0], *configurations[-1])
-        if self._seen.get(raft.id) == shown:
+        seen = self._seen.get(raft.id)
+        oldest, newest = configurations[0], configurations[-1]
+        if seen is not None and seen[0] is is_leader and seen[1] is oldest and seen[2] is newest:
             return
-        self._seen[raft.id] = shown
+        self._seen[raft.id] = is_leader, oldest, newest
         self._fit(raft)
         if not is_leader:
             return

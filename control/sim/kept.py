@@ -106,19 +106,21 @@ class Kept:
 
     def say(self, node: NodeId, peer: NodeId, message: RaftMessage) -> None:
         """The node is about to send a message: look whether the disk knows what it says."""
-        match message:
-            case VoteReply(term, granted=True, pre=False):
-                self._knows(node, self._has_voted(term, peer), message)
-            case VoteRequest(term, pre=False):
-                self._knows(node, self._has_voted(term, node), message)
-            case AppendRequest(term):
-                self._knows(node, self.hard_state.term >= term, message)
-            case AppendReply(term, round, success=True, index=index) if round:
-                self._knows(node, self._holds(term, index), message)
-                self.vouch(term, index)
-            case InstallReply(term, index=index, offset=None):
-                self._knows(node, self._holds(term, index), message)
-                self.vouch(term, index)
+        if isinstance(message, AppendRequest):  # the most frequent ones first
+            self._knows(node, self.hard_state.term >= message.term, message)
+        elif isinstance(message, AppendReply):
+            if message.success:
+                self._knows(node, self._holds(message.term, message.index), message)
+                self.vouch(message.term, message.index)
+        elif isinstance(message, VoteReply):
+            if message.granted and not message.pre:
+                self._knows(node, self._has_voted(message.term, peer), message)
+        elif isinstance(message, VoteRequest):
+            if not message.pre:
+                self._knows(node, self._has_voted(message.term, node), message)
+        elif isinstance(message, InstallReply) and message.offset is None:
+            self._knows(node, self._holds(message.term, message.index), message)
+            self.vouch(message.term, message.index)
 
     def follows(self, node: NodeId, before: "Kept") -> None:
         """The node has restarted, and this is what it found: look whether it lacks what it said."""
