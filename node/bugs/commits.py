@@ -54,22 +54,8 @@ class OwnCopyAtOnce(Careless):
         self._advance_commit()
 
 
-class AnyTermsDisk(Careless):
-    """Believes that the disk holds the entry of now when it reports an older one of that index.
-
-    A write of an earlier term of office that ends late vouches for an entry that took its place.
-
-    Seen in: etcd's Raft, which has a test for this race of asynchronous storage writes.
-    Seen by: raft (durability)
-    """
-
-    def persisted(self, term: int, last_index: int) -> None:
-        super().persisted(self.term, last_index)
-
-
 BUGS = {
     "early-ack": variant("writes are acknowledged before they are replicated", EarlyAck),
     "commit-old-term": variant("entries of older terms are committed by counting", CommitOldTerm),
     "own-copy-at-once": variant("the leader's copy counts before it is on disk", OwnCopyAtOnce),
-    "any-terms-disk": variant("a late write of an earlier term counts in this one", AnyTermsDisk),
 }

@@ -7,7 +7,6 @@ import msgspec
 from labrys.node.bugs.careless import Careless
 from labrys.node.bugs.variant import variant
 from labrys.node.effects import Effects
-from labrys.node.reads import ReadQueue
 
 
 class StaleRead(Careless):
@@ -59,28 +58,10 @@ class ReadBeforeApply(Careless):
         return ready
 
 
-class _HastyQueue(ReadQueue):
-    def admit(self, next_round: int, commit: int) -> bool:
-        return super().admit(next_round - 1, commit)
-
-
-class OlderRounds(Careless):
-    """Confirms a read by answers to heartbeats that left before the read came.
-
-    Seen in: a class of bugs, against section 6.4 of the Raft dissertation.
-    Seen by: raft (reads), linearizable
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._reads = _HastyQueue()
-
-
 BUGS = {
     "stale-read": variant("reads are answered from the local state of any node", StaleRead),
     "read-before-own-commit": variant(
         "a new leader answers reads before it knows what is committed", ReadBeforeOwnCommit
     ),
     "read-before-apply": variant("reads do not wait until their index is applied", ReadBeforeApply),
-    "older-rounds": variant("heartbeats from before a read confirm it", OlderRounds),
 }

@@ -91,21 +91,6 @@ class ApplyOnAppend(Careless):
         self._commit_to(self.log.last_index)
 
 
-class LateSuccess(Careless):
-    """Counts an acknowledgement of an earlier term of office as one of this one.
-
-    The follower may have cut since what it acknowledged then.
-
-    Seen in: goraft, by reading: a late success raises matchIndex after a re-election.
-    Seen by: raft (durability)
-    """
-
-    def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
-        if reply.success:
-            reply = msgspec.structs.replace(reply, term=self.term)
-        super()._on_append_reply(sender, reply)
-
-
 BUGS = {
     "never-cut": variant("a conflicting end of the log stays", NeverCut),
     "cut-on-every-append": variant("each request cuts what follows it", CutOnEveryAppend),
@@ -117,5 +102,4 @@ BUGS = {
         "a follower commits what nobody vouched for", CommitBeyondVouched
     ),
     "apply-on-append": variant("a follower applies what is not committed", ApplyOnAppend),
-    "late-success": variant("acknowledgements of an earlier term count", LateSuccess),
 }

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import msgspec
 from tests.node.cluster import Disk
 
 from labrys.node.bugs import SUBJECTS
 from labrys.node.bugs.careless import Careless, Unguarded
 from labrys.node.effects import Persist
-from labrys.node.messages import HardState, NodeId
+from labrys.node.messages import AppendReply, HardState, NodeId
+from labrys.node.reads import ReadQueue
 
 
 class LeaseFromReply(Careless):
@@ -18,6 +20,35 @@ class LeaseFromReply(Careless):
         if self._progress:
             newest = sorted(peer.heard_ms for peer in self._progress.values())
             self._lease_until_ms = newest[len(newest) // 2] + 3 * self.config.election_timeout_ms
+
+
+class CountsLateSuccess(Careless):
+    """An append's success belongs to the term it was given in."""
+
+    def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
+        if reply.success:
+            reply = msgspec.structs.replace(reply, term=self.term)
+        super()._on_append_reply(sender, reply)
+
+
+class CountsAnyTermsDisk(Careless):
+    """`persisted` speaks for the term in which the batch was made, and no other."""
+
+    def persisted(self, term: int, last_index: int) -> None:
+        super().persisted(self.term, last_index)
+
+
+class _HastyQueue(ReadQueue):
+    def admit(self, next_round: int, commit: int) -> bool:
+        return super().admit(next_round - 1, commit)
+
+
+class CountsOlderRounds(Careless):
+    """Dissertation 6.4: only a round begun after the read confirms it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reads = _HastyQueue()
 
 
 class ForgetfulDisk(Disk):
@@ -42,7 +73,10 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "forget-vote": {"core": Unguarded, "disk": ForgetfulDisk},
     "lose-tail": {"core": Careless, "disk": TailLosingDisk},
     "sends-before-persist": {"core": Careless, "sends_before_persist": True},
-    "LeaseFromReply": {"core": LeaseFromReply},
+    **{
+        core.__name__: {"core": core}
+        for core in (LeaseFromReply, CountsLateSuccess, CountsAnyTermsDisk, CountsOlderRounds)
+    },
     **{
         name: {"core": bug.parts.raft}
         for subject in (

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import pytest
 from tests.node.cluster import Cluster
 from tests.node.cores import restored
+from tests.node.mutants import CountsAnyTermsDisk, CountsLateSuccess, CountsOlderRounds
 
 from labrys.control.sim.violation import Violation
-from labrys.node.bugs.commits import AnyTermsDisk, CommitOldTerm
+from labrys.node.bugs.commits import CommitOldTerm
 from labrys.node.bugs.elections import LateVotes, LongerLogWins
 from labrys.node.bugs.membership import RejoinAsVoter
-from labrys.node.bugs.reads import OlderRounds
-from labrys.node.bugs.replication import CommitBeyondVouched, LateSuccess
+from labrys.node.bugs.replication import CommitBeyondVouched
 from labrys.node.configuration import decode_configuration
 from labrys.node.effects import Effects
 from labrys.node.messages import (
@@ -827,9 +827,9 @@ def beyond_vouched(core: type[Raft]) -> None:
 SCRIPTS: list[tuple[Callable[[type[Raft]], None], type[Raft]]] = [
     (figure_8, CommitOldTerm),
     (late_vote, LateVotes),
-    (late_success, LateSuccess),
-    (late_disk, AnyTermsDisk),
-    (older_round, OlderRounds),
+    (late_success, CountsLateSuccess),
+    (late_disk, CountsAnyTermsDisk),
+    (older_round, CountsOlderRounds),
     (longer_log, LongerLogWins),
     (beyond_vouched, CommitBeyondVouched),
 ]
