@@ -99,24 +99,24 @@ class AckOnForward(Service):
 
 
 class ForwardAgain(Service):
-    """Passes a write on once more to a new leader, when the old one has not answered.
+    """Passes a write on once more when the leader has not answered in time.
 
-    The old one may have had it committed: it is executed twice.
+    It may stand in the log already, and is executed twice.
 
     Seen in: TiDB 2.1.7, which applied the writes of a transaction again by itself.
     Seen by: linearizable
     """
 
-    def _break_forwards(self, why: str) -> None:
-        forwards, self._forwards = self._forwards, {}
+    PATIENCE_MS = 100
+
+    def expire(self) -> None:
+        super().expire()
         leader = self._raft.leader
-        for waiting in forwards.values():
-            request_id = next(self._ids)
-            again = ForwardRequest(request_id, encode(waiting.request))
-            if leader is not None and leader != self._raft.id and self._send(leader, again):
-                self._forwards[request_id] = waiting
-            else:
-                waiting.give_up(502, "forward-broken", why)
+        asked_before_ms = self._now_ms() - self.PATIENCE_MS
+        for request_id, waiting in self._forwards.items():
+            is_late = waiting.deadline_ms - self._timeout_ms < asked_before_ms
+            if is_late and leader is not None and leader != self._raft.id:
+                self._send(leader, ForwardRequest(request_id, encode(waiting.request)))
 
 
 class MixReplies(Service):
@@ -137,6 +137,6 @@ BUGS = {
     "cas-at-propose": variant("a cas compares before its place in the log is known", CasAtPropose),
     "answer-by-index": variant("any entry at its index answers a write", AnswerByIndex),
     "ack-on-forward": variant("a follower answers writes that it passed on", AckOnForward),
-    "forward-again": variant("a follower repeats what may have been executed", ForwardAgain),
+    "forward-again": variant("a follower repeats what is not answered in time", ForwardAgain),
     "mix-replies": variant("a follower mixes up the leader's answers", MixReplies),
 }
