@@ -121,7 +121,11 @@ class _Run:
         self._end_states: dict[str, Any] = {}
         self._has_nodes = False
         self._ready = False
-        self.stage = make_stage(spec, directory.path, self._say, interruption.asked.set)
+        try:
+            self.stage = make_stage(spec, directory.path, self._say, interruption.asked.set)
+        except BaseException:
+            self._log.close()
+            raise
         self._env = self.stage.env
         self._system = self.stage.system
         self._recorder = Recorder(directory.history, is_prompt=self.stage.is_real)

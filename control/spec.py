@@ -174,11 +174,13 @@ def resolve(fields: Mapping[str, Any]) -> Spec:
             f"{spec.nodes} survive no more failures than {spec.nodes - 1}; "
             f"use {spec.nodes - 1} or {spec.nodes + 1}"
         )
-    if "partition" in spec.fault_kinds and spec.nodes < 3:
-        raise UsageError(
-            f"--nodes {spec.nodes}: a partition needs at least 3 nodes; "
-            "use --nodes 3 or leave out --faults partition"
-        )
+    for kind in spec.fault_kinds:
+        least = PACKAGES[kind].nodes_min | 1  # there are none of an even number
+        if spec.nodes < least:
+            raise UsageError(
+                f"--nodes {spec.nodes}: {kind} needs at least {least} nodes; "
+                f"use --nodes {least} or leave out --faults {kind}"
+            )
     # Options are checked here and now, before anything is spent on a run that cannot work.
     spec.timetable.check(parse_faults(spec.fault_options, spec.node_names))
     for fault in spec.fault_plan:

@@ -97,14 +97,17 @@ def simulated(failure: Failure, folder: Path) -> Attempt:
 def _simulate(failure: Failure, folder: Path, spec: Spec) -> Sighting | None:
     from labrys.control.lifecycle import run_test
 
-    outcome = run_test(
-        spec,
-        folder,
-        interruption=Interruption(),
-        say=lambda line: None,
-        keep=lambda verdict: True,
-        draw=False,
-    )
+    try:
+        outcome = run_test(
+            spec,
+            folder,
+            interruption=Interruption(),
+            say=lambda line: None,
+            keep=lambda verdict: True,
+            draw=False,
+        )
+    except UsageError:
+        return None  # as in `search`: some faults only say when they are made that they cannot be
     try:
         return sighting_of(failure, outcome.run, outcome.results)
     finally:

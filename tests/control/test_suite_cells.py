@@ -124,7 +124,7 @@ def test_long_names_stay_folders_and_stay_apart(tmp_path: Path) -> None:
         ("matrix: {nodes: [3, 4]}", "1: matrix.nodes[1]: --nodes 4: a raftkv cluster needs an odd"),
         (
             "matrix: {nodes: [1], faults: [none, partition]}",
-            "1: matrix.nodes[0]: --nodes 1: a partition needs at least 3 nodes",
+            "1: matrix.nodes[0]: --nodes 1: partition needs at least 3 nodes",
         ),
         ("matrix: {faults: ['kill:lader']}", "1: matrix.faults[0]: kill: unknown target 'lader'"),
         (
