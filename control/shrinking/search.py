@@ -2,8 +2,8 @@
 
 What counts is, in this order, few faults, few operations, few nodes, a short time; nothing that
 was taken away comes back. Only what makes the tests much faster is taken away before its turn: what
-comes after the failure, and most operations. All is done over and over, each time with more seeds
-for a test that does not seem to fail any more.
+comes after the failure, most operations, and nodes. All is done over and over, each time with
+more seeds for a test that does not seem to fail any more.
 """
 
 from collections.abc import Sequence
@@ -51,9 +51,9 @@ class Search:
                 self._end_at_failure,
                 self._keep_some_operations,
                 self._drop_faults,
+                self._drop_nodes,
                 self._drop_operations,
                 self._drop_workers,
-                self._drop_nodes,
                 self._end_at_failure,
                 self._drop_time,
                 self._drop_options,
