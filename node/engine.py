@@ -226,7 +226,9 @@ class Engine:
                 if batch.hard_state is not None:
                     self.durable_term = batch.hard_state.term
                 self.raft.persisted(batch.term, batch.last_index)
-                self.wake()
+                # What a follower has on disk matters to its leader alone, who was told just now.
+                if batch.hard_state is not None or self.raft.role is not Role.FOLLOWER:
+                    self.wake()
         for each in received:
             self._snapshotter.receive(each)
 
@@ -278,8 +280,10 @@ class Engine:
         if effects.committed and self.raft.applied < self.raft.commit:
             self.wake()
         has_changed = self._teller.tell(self.raft, self._now_ms(), self.durable_term)
-        is_late = self._timer.when() > self._scheduler.time() + EXPIRE_EVERY_MS / 1000
-        if is_late and (has_changed or self._service.pending_count):
+        in_time_s = EXPIRE_EVERY_MS / 1000
+        if (has_changed or self._service.pending_count) and (
+            self._timer.when() > self._scheduler.time() + in_time_s
+        ):
             self._arm_timer()  # Heartbeats, or requests, are due sooner than the election was.
         if self._is_stopping and self.raft.role is not Role.LEADER:
             self._stop_now()

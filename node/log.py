@@ -78,8 +78,10 @@ class Log:
     def batch(self, index: int, count: int, size_bytes: int) -> tuple[Entry, ...]:
         """The entries from `index` on within both bounds, but at least one if there is one."""
         chosen = self.since(index, count)
+        if len(chosen) < 2:
+            return chosen
         totals = list(accumulate(map(len, map(_command_of, chosen))))
-        if not totals or totals[-1] <= size_bytes:
+        if totals[-1] <= size_bytes:
             return chosen
         return chosen[: max(1, bisect_right(totals, size_bytes))]
 

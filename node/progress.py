@@ -48,10 +48,11 @@ class Progress:
         """Whether anything is under way that will be confirmed."""
         return bool(self._flights)
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is under way, nor a snapshot to be sent."""
-        return not self._flights and self.state is not State.SNAPSHOT
+    def needs_care(self, stirred_before_ms: int) -> bool:
+        """Whether a snapshot is to be sent, or what is under way is lost; see `give_up_flights`."""
+        return self.state is State.SNAPSHOT or (
+            bool(self._flights) and self._stirred_ms < stirred_before_ms
+        )
 
     def may_send(self, count_max: int, bytes_max: int) -> bool:
         """Whether one more request with entries, or one more piece, may leave."""

@@ -382,8 +382,10 @@ class Raft:
         return Effects(eager, persist, messages, first, committed, self._take_reads())
 
     def _take_persist(self) -> Persist | None:
-        state = HardState(self.term, self.vote, self.is_observer)
-        changed = state != self._persisted_state
+        state = self._persisted_state
+        changed = (state.term, state.vote) != (self.term, self.vote)
+        if changed or state.is_observer != self.is_observer:
+            changed, state = True, HardState(self.term, self.vote, self.is_observer)
         if not (changed or self._chunks or self._base) and self._dirty_from is None:
             return None
         first = self._dirty_from if self._dirty_from is not None else self.log.last_index + 1
@@ -422,6 +424,8 @@ class Raft:
 
     def _become_follower(self, term: int, leader: NodeId | None) -> None:
         assert term >= self.term, f"term moved back: {self.term} -> {term}"
+        if self.role is Role.FOLLOWER and term == self.term and leader == self.leader:
+            return
         if self.role is Role.LEADER and self.commit < self.log.last_index:
             self.reach(Probe.DEPOSED_WITH_UNCOMMITTED)
         if term > self.term:
@@ -853,8 +857,10 @@ class Raft:
             self._confirm_rounds()  # Who needs nobody else has confirmed it by that.
         requests: dict[int, AppendRequest] = {}
         last_index = self.log.last_index
+        stirred_before_ms = self._now_ms - 4 * self.config.heartbeat_ms
         for peer, follower in self._progress.items():
-            if beat or follower.next_index <= last_index or not follower.is_quiet:
+            if beat or follower.next_index <= last_index or follower.needs_care(stirred_before_ms):
+                follower.give_up_flights(stirred_before_ms)
                 self._write_to(peer, follower, beat, requests)
         self._hand_over_if_ready()
 
@@ -863,7 +869,6 @@ class Raft:
     ) -> None:
         """`requests` holds what others got in this turn, by the index before their entries."""
         config, log = self.config, self.log
-        follower.give_up_flights(self._now_ms - 4 * config.heartbeat_ms)
         while follower.may_send(config.inflight_count_max, config.inflight_bytes_max):
             previous = follower.next_index - 1
             if previous < log.base_index or follower.state is State.SNAPSHOT:

@@ -144,7 +144,9 @@ class Kept:
     def _holds(self, term: int, index: int) -> bool:
         # In a newer term the log may have been cut since.
         state = self.hard_state
-        return state.term > term or (state.term == term and self.newest[1] >= index)
+        if state.term != term:
+            return state.term > term
+        return self.base.index + len(self.entries) >= index or self.newest[1] >= index
 
     def _knows(self, node: NodeId, is_known: bool, message: RaftMessage) -> None:
         if not is_known:

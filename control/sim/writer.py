@@ -86,7 +86,8 @@ class Writer:
         self._world.call_at(self._due_ns(), self._process.deliver_beside, self._finish)
 
     def _due_ns(self) -> int:
-        taken_ns = self._rng.randrange(*SYNC_NS)
+        least_ns, most_ns = SYNC_NS
+        taken_ns = least_ns + int(self._rng.random() * (most_ns - least_ns))
         often, factor = SLOW_SYNC
         if self._rng.random() < often:
             taken_ns *= factor

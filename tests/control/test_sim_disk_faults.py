@@ -195,9 +195,11 @@ def test_what_was_acknowledged_outlives_a_power_failure(unsynced: str) -> None:
 
 def test_what_was_not_flushed_is_lost_and_counted() -> None:
     with running(faults={"power": {"targets": ["all"]}, "disk": {}}) as rig:
+        rig.world.sleep(1)
         # The writes are there, the flushes wait.
         rig.machine("n1").spoil({"mode": fuse.SLOW, "operations": [fuse.FSYNC], "delay_ms": 5000})
         rig.put("n2", "k", "x" * 300)
+        rig.world.sleep(0.1)
         done = rig.fault("n1", unsynced=volume.LOSE, seed="s")
         assert done.observed["n1"]["lost_bytes"] >= 300
         assert done.observed["n1"]["torn_files"] == 0
