@@ -17,8 +17,8 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from labrys.control.sim.exchange import Exchange
 from labrys.control.sim.machine import Machine
-from labrys.control.sim.process import Exchange
 from labrys.control.sim.world import SECOND_NS, World
 from labrys.node.answers import JSON, Answer
 from labrys.node.api import Call

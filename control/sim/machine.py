@@ -9,8 +9,9 @@ from labrys.control.sim.clock import EPOCH_MS, Clock
 from labrys.control.sim.condition import Condition
 from labrys.control.sim.cpu import Cpu
 from labrys.control.sim.disk import SimDisk, sound
+from labrys.control.sim.inbox import Hold
 from labrys.control.sim.network import Network
-from labrys.control.sim.process import Hold, Process
+from labrys.control.sim.process import Process
 from labrys.control.sim.violation import Violation
 from labrys.control.sim.watch import Watch
 from labrys.control.sim.world import MS_NS, SECOND_NS, World

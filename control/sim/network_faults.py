@@ -12,7 +12,8 @@ from labrys.control.nemesis.package import FaultPackage, Outcome, Planned
 from labrys.control.nemesis.partition import Partition
 from labrys.control.nemesis.reset import Reset
 from labrys.control.sim.environment import simulated
-from labrys.control.sim.network import Counts, Line, Network
+from labrys.control.sim.line import Line
+from labrys.control.sim.network import Counts, Network
 from labrys.control.sim.world import MS_NS, SECOND_NS
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from tests.control.sim_rig import running
 
-from labrys.control.sim.network import HEADERS_BYTES, STALL_NS, Line, Links, Network
+from labrys.control.sim.line import HEADERS_BYTES, Line
+from labrys.control.sim.links import Links
+from labrys.control.sim.network import STALL_NS, Network
 from labrys.control.sim.network_faults import Flapper
 from labrys.control.sim.world import MS_NS, SECOND_NS, Timer, World
 from labrys.node.messages import Message, TimeoutNow, encode_message
