@@ -35,7 +35,7 @@ from labrys.node.snapshots import FULL, Snapshots, Unsound
 FORMAT = 2
 SEGMENT_BYTES = 16 << 20
 CLUSTER = "labrys"
-_PREFIX = "log-"
+LOG_PREFIX = "log-"
 _DRAFT = "draft-log"
 _NEWEST = "newest"
 
@@ -333,7 +333,7 @@ class Storage:
     def _sequences(self) -> tuple[list[int], int]:
         """The segments there are, and the newest as it is named; raises CorruptLog."""
         names = self._disk.names(self._directory)
-        found = [int(n[len(_PREFIX) :]) for n in names if n.startswith(_PREFIX)]
+        found = [int(n[len(LOG_PREFIX) :]) for n in names if n.startswith(LOG_PREFIX)]
         newest = self._directory / _NEWEST
         named = self._named_newest(newest) if _NEWEST in names else 0
         if named and named not in found:
@@ -465,7 +465,7 @@ class Storage:
         self._write(records)
 
     def _path(self, sequence: int) -> Path:
-        return self._directory / f"{_PREFIX}{sequence:010d}"
+        return self._directory / f"{LOG_PREFIX}{sequence:010d}"
 
     def _corrupt(self, path: Path, offset: int, what: str) -> CorruptLog:
         return CorruptLog(

@@ -76,6 +76,14 @@ class SimDisk:
         for inode in self.names_now.values():
             inode.durable_bytes = len(inode.content)
 
+    def unflushed_bytes(self, prefix: str) -> int:
+        """How much of the files whose names begin so a power cut would take."""
+        return sum(
+            len(inode.content) - inode.durable_bytes
+            for path, inode in self.names_now.items()
+            if path.name.startswith(prefix)
+        )
+
     def used_bytes(self) -> int:
         """What all files hold."""
         return sum(len(inode.content) for inode in self.names_now.values())

@@ -94,6 +94,13 @@ class Promises:
                 raise Violation(f"log matching: {node} has another {index} of {entry.term}")
             previous = entry.term
 
+    def find(self, node: NodeId, disk: Kept) -> None:
+        """A node has started with this on its disk: look whether it fits what is known."""
+        for index, entry in enumerate(disk.entries, disk.base.index + 1):
+            fact = self._born.get((index, entry.term))
+            if fact is not None and fact[1] != entry.command:
+                raise Violation(f"log matching: {node} came back with another {index}")
+
     def apply(self, raft: Raft, applied: int, first: int, entries: Sequence[Entry]) -> list[int]:
         """A node applies entries, and had applied so much; which of them nobody had before."""
         new = []

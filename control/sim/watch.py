@@ -79,6 +79,7 @@ class Watch:
         if before is not None and raft.id not in self._excused:
             found.follows(raft.id, before)
         self._excused.discard(raft.id)
+        self.promises.find(raft.id, found)
 
     def end(self, node: NodeId) -> None:
         """A node is no more."""
@@ -88,8 +89,13 @@ class Watch:
         """A fault has damaged or taken away what the node's disk holds."""
         self._excused.add(node)
 
-    def store(self, node: NodeId, batches: Sequence[Persist]) -> None:
-        """A node's disk holds these batches."""
+    def store(self, node: NodeId, batches: Sequence[Persist], unflushed_bytes: int = 0) -> None:
+        """A node's disk holds these batches, and so much of its log is not flushed."""
+        if batches and unflushed_bytes:
+            raise Violation(
+                f"persisted state: {node} takes its log for durable, and {unflushed_bytes} bytes "
+                "of it are not flushed"
+            )
         disk, raft = self.disks[node], self.rafts[node]
         for batch in batches:
             self.promises.store(node, disk, batch)

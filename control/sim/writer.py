@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from labrys.control.sim.disk import Crash
+from labrys.control.sim.violation import Violation
 from labrys.control.sim.world import SECOND_NS
 from labrys.node.errors import DiskFull, NodeError
-from labrys.node.storage import Received, Storage
+from labrys.node.storage import LOG_PREFIX, Received, Storage
 from labrys.node.surroundings import Chore, Job
 from labrys.node.writer import RETRY_S
 
@@ -64,7 +65,10 @@ class Writer:
         ]
         received = self._storage.write(batches) if batches else []
         if self._process.is_alive:
-            self._process.machine.watch.store(self._process.name, batches)
+            machine = self._process.machine
+            # A disk that lies is not the node's fault.
+            unflushed = 0 if machine.disk.lies else machine.disk.unflushed_bytes(LOG_PREFIX)
+            machine.watch.store(self._process.name, batches, unflushed)
         for each in self._under_way:
             if not isinstance(each, tuple):
                 each()
@@ -105,7 +109,7 @@ class Writer:
             due_ns = self._world.now_ns + int(RETRY_S * SECOND_NS)
             self._world.call_at(due_ns, self._process.deliver_beside, self._finish)
             return
-        except Crash:
+        except (Crash, Violation):
             raise
         except Exception as error:  # Also what is not a NodeError must stop the node.
             self.is_at_disk = False

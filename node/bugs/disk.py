@@ -88,7 +88,7 @@ class IgnoreFlushError(Storage):
     The kernel may have dropped what it could not write, and calls the next flush a success.
 
     Seen in: PostgreSQL up to 11.1, which called fsync again and believed it.
-    Seen by: raft (persisted state), with disks that err
+    Seen by: raft (persisted state), on disks that err
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class SkipChecksum(Storage):
     It still looks where records end, and at the members: else it would lose its tail or be cut off.
 
     Seen in: goraft; NATS JetStream 2.12.1.
-    Seen by: raft (persisted state, states that differ), agreement, with damaged files
+    Seen by: raft (log matching, state machine safety), with damaged files
     """
 
     GAP_MAX = 10_000

@@ -9,6 +9,7 @@ from tests.node.cluster import Cluster, play
 
 from labrys.control.sim.configurations import are_disjoint
 from labrys.control.sim.kept import Kept
+from labrys.control.sim.promises import Promises
 from labrys.control.sim.replica import Replica
 from labrys.control.sim.violation import Violation
 from labrys.node.bugs import BUGS
@@ -131,6 +132,17 @@ def test_what_was_told_is_found_after_a_restart() -> None:
             found.follows("n1", before)
 
 
+def test_an_entry_that_was_changed_on_a_disk_is_seen() -> None:
+    promises = Promises()
+    told = kept(5)
+    promises.store("n1", told, Persist(5, 2, None, 1, (Entry(1, b"a"), Entry(2, b"b"))))
+    promises.find("n1", told)
+    changed = kept(5)
+    changed.write("n1", Persist(5, 2, None, 1, (Entry(1, b"a"), Entry(2, b"c"))))
+    with pytest.raises(Violation, match="log matching: n1 came back with another 2"):
+        promises.find("n1", changed)
+
+
 # ---- members ------------------------------------------------------------------------------------
 
 
@@ -201,6 +213,17 @@ def live_a_little(rig: Rig, rng: random.Random, number: int) -> None:
         rig.stage.sleep(0.2)
         rig.system.start(node)
         rig.stage.sleep(1.0)
+
+
+@pytest.mark.parametrize("bug", ["skip-fsync", None])
+def test_what_is_told_is_flushed(bug: str | None) -> None:
+    rig = Rig(bug=bug)
+    with rig.stage.entered():
+        rig.system.start_all()
+        rig.stage.sleep(2.0)
+        told = rig.stage._watch.broken
+        rig.stage.env.destroy()
+    assert (told is None) if bug is None else "bytes of it are not flushed" in str(told)
 
 
 @pytest.mark.parametrize(
