@@ -554,6 +554,25 @@ def history(run: str, runs_dir: Path, as_json: bool, **filters: Any) -> None:
     print_history(run, runs_dir, as_json=as_json, **filters)
 
 
+@cli.command(cls=RunCommand, epilog=RUN_HELP)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@RUNS_DIR
+@JSON
+def compare(a: str, b: str, runs_dir: Path, as_json: bool) -> None:
+    """Put two runs side by side: spec, verdicts, counts, latencies and faults.
+
+    With the same seed also the first operation from which on they differ.
+
+    \b
+    Example:  labrys compare -2 -1
+              labrys compare runs/register/20261124T170156Z-8817 latest
+    """
+    from labrys.control.comparing import compare_and_print
+
+    compare_and_print(a, b, runs_dir, as_json=as_json)
+
+
 @cli.command()
 @click.option("--entries", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option(

@@ -24,6 +24,7 @@ from labrys.control import judge
 from labrys.control.environments import registry as environments
 from labrys.control.environments.base import on_nodes
 from labrys.control.errors import ClusterError, LabrysError, MachineError
+from labrys.control.fingerprint import fingerprint
 from labrys.control.interpreter import Interpreter
 from labrys.control.interruption import Interrupted, Interruption
 from labrys.control.junit import junit_xml
@@ -322,6 +323,7 @@ class _Run:
             "workload": spec.workload,
             "faults": list(spec.fault_kinds),
             "bug": spec.bug,
+            "revision": fingerprint(),
             "rerun": rerun_command(spec, saved_as=str(self.directory.path / SPEC)),
             "recheck": shlex.join(["labrys", "check", str(self.directory.path)]),
             "timings": {name: round(seconds, 3) for name, seconds in self._timings.items()},

@@ -4,16 +4,17 @@
 is encoded as JSON and embedded into the page; so tests look at numbers, not at pictures.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
 
-from labrys.checkers.fault import FaultEvent, FaultStage
 from labrys.checkers.op import NEMESIS, Op
-from labrys.checkers.quantiles import SHARES, quantile
 from labrys.checkers.verdict import Verdict
 from labrys.control.report.anomalies import explained, named_indices
-from labrys.control.report.labels import error_text, plan_text, planned_kinds, value_text
+from labrys.control.report.cause import cause
+from labrys.control.report.faults import fault_lives
+from labrys.control.report.labels import error_text, planned_kinds, value_text
+from labrys.control.report.latencies import latencies
 from labrys.control.report.operations import OUTCOME_NAMES, Operation, Timeline
 from labrys.control.report.run_files import Results, RunFiles
 from labrys.control.report.schema import (
@@ -25,7 +26,6 @@ from labrys.control.report.schema import (
     CheckerData,
     FaultData,
     FindingData,
-    Latency,
     LogData,
     OpColumns,
     Phase,
@@ -58,7 +58,7 @@ def report_data(run: RunFiles) -> ReportData:
         if operation.completion:
             timeline.row[operation.completion.index] = row
     nodes = list(results.nodes) or columns.nodes
-    faults = [_fault(events, nodes) for events in _by_fault(run.faults)]
+    faults = fault_lives(run.faults, nodes)
     anomalies: list[Anomaly] = []
     checkers = _checkers(results, timeline, drawn, anomalies, notices)
     moments = [op.time // 1000 for op in run.ops] + [event.time // 1000 for event in run.faults]
@@ -80,7 +80,7 @@ def report_data(run: RunFiles) -> ReportData:
         version=VERSION,
         title=name,
         verdict=results.verdict,
-        cause=_cause(results),
+        cause=cause(results),
         facts=_facts(run, workload, environment, nodes, planned, counts, faults, concurrency),
         seed=seed if isinstance(seed, int) else None,
         name=name,
@@ -101,7 +101,7 @@ def report_data(run: RunFiles) -> ReportData:
         faults=faults,
         phases=_phases(run.ops),
         rate=_rate(timeline.operations, max(moments, default=0)),
-        latencies=_latencies(timeline.operations),
+        latencies=latencies(timeline.operations),
         logs=[
             LogData(
                 name=log.name,
@@ -241,41 +241,6 @@ def _checkers(
     return checkers
 
 
-def _by_fault(events: Iterable[FaultEvent]) -> list[list[FaultEvent]]:
-    faults: defaultdict[int, list[FaultEvent]] = defaultdict(list)
-    for event in events:
-        faults[event.id].append(event)
-    return list(faults.values())
-
-
-def _fault(events: Sequence[FaultEvent], nodes: Sequence[str]) -> FaultData:
-    at: dict[FaultStage, int] = {}
-    for event in events:
-        at.setdefault(event.stage, event.time // 1000)
-    plan = next((event.plan for event in events if event.plan), {})
-    looked = [event.bit for event in events if event.bit is not None]
-    observed = next((event.observed for event in reversed(events) if event.observed), {})
-    errors = [event.error for event in events if event.error]
-    return FaultData(
-        id=events[0].id,
-        kind=events[0].kind,
-        targets=list(next((event.targets for event in events if event.targets), ())),
-        plan=plan_text(plan, nodes),
-        planned=at.get(FaultStage.PLANNED),
-        applied=at.get(FaultStage.APPLIED),
-        undone=at.get(FaultStage.UNDONE),
-        bit=any(looked) if looked else None,
-        evidence=", ".join(f"{node} {_evidence(seen)}" for node, seen in observed.items()),
-        error="; ".join(errors) if errors else None,
-    )
-
-
-def _evidence(seen: Any) -> str:
-    if isinstance(seen, dict):
-        return " ".join(f"{name} {_evidence(value)}" for name, value in seen.items())
-    return seen if isinstance(seen, str) else value_text(seen)
-
-
 def _phases(ops: Sequence[Op]) -> list[Phase]:
     marks = [
         Phase(name=str(op.value), start=op.time // 1000)
@@ -293,56 +258,6 @@ def _rate(operations: Sequence[Operation], end_us: int) -> Rate:
         if operation.ret_us is not None:
             columns[OUTCOME_NAMES[operation.outcome]][max(0, operation.ret_us) // bucket] += 1
     return Rate(bucket=bucket, ok=columns["ok"], fail=columns["fail"], info=columns["info"])
-
-
-def _latencies(operations: Sequence[Operation]) -> list[Latency]:
-    took: defaultdict[str, list[int]] = defaultdict(list)
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for operation in operations:
-        f = operation.invoke.f
-        counts[f][OUTCOME_NAMES[operation.outcome]] += 1
-        if operation.outcome == OK and operation.ret_us is not None:
-            took[f].append(operation.ret_us - operation.call_us)
-    rows: list[Latency] = []
-    for f, count in counts.items():
-        sample = sorted(took[f])
-        p50, p95, p99, most = (
-            quantile(sample, share) if sample else None for share in SHARES.values()
-        )
-        rows.append(
-            Latency(
-                f=f,
-                ok=count["ok"],
-                fail=count["fail"],
-                info=count["info"],
-                p50=p50,
-                p95=p95,
-                p99=p99,
-                max=most,
-            )
-        )
-    return rows
-
-
-def _cause(results: Results) -> str:
-    """Say in one sentence why the run ended as it did."""
-    verdict = results.verdict
-    if verdict is None:
-        return "The run has no results: it was stopped before it was judged, or they are damaged."
-    if results.interrupted and not results.checkers:
-        return "The run was interrupted, and asked twice to stop it did not judge what it had."
-    if verdict is Verdict.ERROR and results.errors:
-        return f"The rig failed: {error_text(results.errors[0])}"
-    for name, check in results.checkers.items():
-        if check.verdict is verdict and verdict is not Verdict.VALID:
-            if check.findings:
-                return check.findings[0].message.splitlines()[0]
-            return f"{name}: {check.summary}"
-    if verdict is Verdict.VALID:
-        summaries = [f"{name}: {check.summary}" for name, check in results.checkers.items()]
-        found = f"No violation was found by {len(summaries)} checkers."
-        return f"{found} {summaries[0]}" if summaries else found
-    return "No checker says why."
 
 
 def _facts(
@@ -363,6 +278,7 @@ def _facts(
         ("bug", results.bug or run.spec.get("bug")),
         ("faults", ", ".join(planned) or "none"),
         ("environment", f"{environment}, {len(nodes)} nodes"),
+        ("revision", results.revision),
         ("started", results.started_at and results.started_at[:19].replace("T", " ") + " UTC"),
         ("ended", "interrupted" if results.interrupted else None),
         ("duration", None if results.duration_s is None else f"{results.duration_s:.1f} s"),

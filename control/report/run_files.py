@@ -43,6 +43,8 @@ class Results(msgspec.Struct, frozen=True):
     workload: str | None = None
     faults: tuple[str, ...] = ()
     bug: str | None = None
+    revision: str | None = None
+    """Which labrys made the run: a checksum of its sources."""
     rerun: str | None = None
     recheck: str | None = None
     timings: dict[str, Any] = {}
@@ -75,7 +77,7 @@ class RunFiles(msgspec.Struct, frozen=True):
     """What is missing or damaged, one sentence each."""
 
 
-def read_run(path: Path) -> RunFiles:
+def read_run(path: Path, *, with_logs: bool = True) -> RunFiles:
     """Read the run directory at `path`. Missing and damaged parts end up in `notices`."""
     notices: list[str] = []
     results = _read_results(path / "results.json", notices)
@@ -85,7 +87,7 @@ def read_run(path: Path) -> RunFiles:
         results=results,
         ops=_numbered(_read_lines(path / "history.jsonl", Op, notices)),
         faults=tuple(_read_lines(path / "faults.jsonl", FaultEvent, notices)),
-        logs=_read_logs(path / "nodes", results.started_at, notices),
+        logs=_read_logs(path / "nodes", results.started_at, notices) if with_logs else (),
         notices=tuple(notices),
     )
 

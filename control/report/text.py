@@ -295,13 +295,14 @@ def _warp(bars: list[_Bar]) -> dict[int, int]:
     return columns
 
 
-def _loud(verdict: Verdict | None) -> str:
+def verdict_word(verdict: Verdict | None) -> str:
+    """Return a verdict in capitals; None is a run without results."""
     return "NO VERDICT" if verdict is None else verdict.value.upper()
 
 
 def _styled(verdict: Verdict | None, color: bool, *, quiet: bool = False, width: int = 0) -> str:
     """The verdict as a word: upper case, but `valid` stays small where many stand in a list."""
-    word = "valid" if quiet and verdict is Verdict.VALID else _loud(verdict)
+    word = "valid" if quiet and verdict is Verdict.VALID else verdict_word(verdict)
     padded = word.ljust(width)
     if not color or verdict is None:
         return padded
