@@ -137,6 +137,14 @@ class Kept:
                 )
         self._vouched = before._vouched
 
+    def take_part(self, node: NodeId, to_regain: int) -> None:
+        """The node, which lost its data, votes and counts again; so much was committed before."""
+        if self.newest[1] < to_regain:
+            raise Violation(
+                f"persisted state: {node} lost its data and takes part again with a log up to "
+                f"{self.newest[1]}, where {to_regain} was committed before"
+            )
+
     def _has_voted(self, term: int, candidate: NodeId) -> bool:
         state = self.hard_state
         return state.term > term or (state.term == term and state.vote == candidate)

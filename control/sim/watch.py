@@ -64,6 +64,8 @@ class Watch:
         self._looks_at_leases = looks_at_leases
         self._has_broken = has_broken
         self._excused: set[NodeId] = set()
+        self._to_regain: dict[NodeId, int] = {}
+        """Up to which index a node that lost its data must know the log before it takes part."""
 
     def begin(
         self, raft: Raft, storage: Storage, settings: Settings, now_ms: Callable[[], int]
@@ -80,6 +82,8 @@ class Watch:
             found.follows(raft.id, before)
         self._excused.discard(raft.id)
         self.promises.find(raft.id, found)
+        if found.hard_state.is_observer:
+            self._to_regain.setdefault(raft.id, len(self.promises.committed))
 
     def end(self, node: NodeId) -> None:
         """A node is no more."""
@@ -98,7 +102,10 @@ class Watch:
             )
         disk, raft = self.disks[node], self.rafts[node]
         for batch in batches:
+            was_observer = disk.hard_state.is_observer
             self.promises.store(node, disk, batch)
+            if was_observer and not disk.hard_state.is_observer:
+                disk.take_part(node, self._to_regain.pop(node, 0))
             if raft.role is Role.LEADER and raft.term == batch.term:
                 disk.vouch(batch.term, batch.last_index)
         disk.snapshot = max(disk.snapshot, raft.snapshot, key=lambda meta: meta.index)

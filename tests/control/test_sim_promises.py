@@ -132,6 +132,20 @@ def test_what_was_told_is_found_after_a_restart() -> None:
             found.follows("n1", before)
 
 
+@pytest.mark.parametrize("bug", ["rejoin-as-voter", None])
+def test_a_node_that_lost_its_data_takes_no_part_before_it_knows_the_log(bug: str | None) -> None:
+    with running(bug=bug) as rig:
+        node = rig.followers()[0]
+        for number in range(5):
+            rig.put(rig.leader(), "k", number)
+        rig.system.kill(node)
+        rig.machine(node).lose_data()
+        rig.system.start(node)
+        rig.stage.sleep(2.0)
+        told = rig.stage._watch.broken
+    assert (told is None) if bug is None else "lost its data and takes part again" in str(told)
+
+
 def test_an_entry_that_was_changed_on_a_disk_is_seen() -> None:
     promises = Promises()
     told = kept(5)
