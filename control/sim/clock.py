@@ -11,6 +11,8 @@ EPOCH_MS: Final = 946_684_800_000
 by the real time of the run."""
 RATE_PPM: Final = 50
 """By how much the clocks of machines run fast or slow."""
+EVEN: Final = 0.14
+"""Two clocks that run by so much fast and slow are a third apart, which is what leases bear."""
 WALL_OFF_NS: Final = 20 * MS_NS
 """By how much their times of day are off."""
 
@@ -27,6 +29,8 @@ class Clock:
         self.set_at_ns = 0
         """When the clocks were changed last."""
         self._wrong: Mapping[str, float] = {}
+        self.is_even = True
+        """Whether its monotonic clock never skipped, nor ran by more than `EVEN` fast or slow."""
 
     def now_ns(self) -> int:
         """Since the machine was booted."""
@@ -70,3 +74,5 @@ class Clock:
         self.set_at_ns = self._world.now_ns
         self.rate = self._true_rate * (1.0 + wrong.get("mono_drift", 0.0))
         self._wrong = dict(wrong)
+        if wrong.get("skip_ns") or abs(wrong.get("mono_drift", 0.0)) > EVEN:
+            self.is_even = False

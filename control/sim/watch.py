@@ -45,11 +45,13 @@ STALE: Final = b"=stale"
 class Watch:
     """Who looks after what all nodes promise, at every step of theirs; see `promises`."""
 
-    def __init__(self, has_broken: Callable[[str], None], *, looks_at_leases: bool) -> None:
+    def __init__(
+        self, has_broken: Callable[[str], None], clocks_are_even: Callable[[], bool]
+    ) -> None:
         """`has_broken` is told of the first promise that was broken.
 
-        Leases are looked at where clients rely on them: they promise something only as long as
-        clocks run at about the same rate, which a fault may end.
+        Leases promise something only as long as clocks run at about the same rate, which faults may
+        end: `clocks_are_even` says whether they always did.
         """
         self.promises = Promises()
         self.disks: dict[NodeId, Kept] = {}
@@ -61,7 +63,7 @@ class Watch:
         self.broken: str | None = None
         self._offices: dict[NodeId, int] = {}
         self._clocks: dict[NodeId, Callable[[], int]] = {}
-        self._looks_at_leases = looks_at_leases
+        self._clocks_are_even = clocks_are_even
         self._has_broken = has_broken
         self._excused: set[NodeId] = set()
         self._to_regain: dict[NodeId, int] = {}
@@ -124,9 +126,9 @@ class Watch:
 
     def _look_at_lease(self, raft: Raft) -> None:
         newest = self.promises.newest_term
-        if raft.role is not Role.LEADER or raft.term >= newest or not self._looks_at_leases:
+        if raft.role is not Role.LEADER or raft.term >= newest:
             return
-        if raft.has_lease(self._clocks[raft.id]()):
+        if raft.has_lease(self._clocks[raft.id]()) and self._clocks_are_even():
             raise Violation(
                 f"leases: {raft.id} trusts its lease in term {raft.term}, and "
                 f"{self.promises.leaders[newest]} leads term {newest}"

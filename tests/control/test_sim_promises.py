@@ -146,6 +146,15 @@ def test_a_node_that_lost_its_data_takes_no_part_before_it_knows_the_log(bug: st
     assert (told is None) if bug is None else "lost its data and takes part again" in str(told)
 
 
+@pytest.mark.parametrize("bug", ["lease-across-pause", None])
+def test_nobody_is_elected_while_another_leader_trusts_its_lease(bug: str | None) -> None:
+    with running(bug=bug) as rig:
+        rig.system.pause(rig.leader())
+        rig.stage.sleep(2.0)
+        told = rig.stage._watch.broken
+    assert (told is None) if bug is None else str(told).startswith("leases: ")
+
+
 def test_an_entry_that_was_changed_on_a_disk_is_seen() -> None:
     promises = Promises()
     told = kept(5)
