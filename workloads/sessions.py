@@ -44,8 +44,8 @@ class SessionClient(KvClient):
         if method == "GET":
             return super()._request(method, path, body)
         self._seq += 1
-        headers = {"Labrys-Session": str(self._opened()), "Labrys-Seq": str(self._seq)}
         attempt_s = self._timeout_s / ATTEMPTS
+        headers = {"Labrys-Session": str(self._opened(attempt_s)), "Labrys-Seq": str(self._seq)}
         last_s = self._clock() + self._timeout_s - attempt_s
         unknown: IndefiniteError | None = None
         while True:
@@ -62,11 +62,11 @@ class SessionClient(KvClient):
                 raise unknown
             self._sleep(PAUSE_S)
 
-    def _opened(self) -> int:
+    def _opened(self, timeout_s: float) -> int:
         """The session's id; raises DefiniteError: without one nothing was sent."""
         if self._id is None:
             try:
-                answer = super()._request("POST", "/v1/sessions", {"ttl_ms": TTL_MS})
+                answer = self._send("POST", "/v1/sessions", {"ttl_ms": TTL_MS}, {}, timeout_s)
             except IndefiniteError as error:
                 raise DefiniteError("no-session", str(error)) from error
             session = answer.get("session")
