@@ -573,6 +573,41 @@ def compare(a: str, b: str, runs_dir: Path, as_json: bool) -> None:
     compare_and_print(a, b, runs_dir, as_json=as_json)
 
 
+@cli.command(cls=RunCommand, epilog=RUN_HELP)
+@click.argument("run", metavar="RUN", default="latest")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["edn", "trace", "html"]),
+    required=True,
+    help="edn: a Jepsen history, for Knossos and Elle; trace: Chrome trace events, for Perfetto; "
+    "html: the report.",
+)
+@click.option("--key", help="With edn: this key alone, as a history of one object.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where to write  [default: standard output]",
+)
+@RUNS_DIR
+@JSON
+def export(
+    run: str, form: str, key: str | None, output: Path | None, runs_dir: Path, as_json: bool
+) -> None:
+    """Write a run for other tools, or its report as one file.
+
+    \b
+    Example:  labrys export latest --format edn > history.edn
+              labrys export -1 --format edn --key k7 -o k7.edn   # as Knossos reads it
+              labrys export latest --format trace -o trace.json  # open in ui.perfetto.dev
+    """
+    from labrys.control.exporting import export_run
+
+    export_run(run, runs_dir, form=form, key=key, output=output, as_json=as_json)
+
+
 @cli.command()
 @click.option("--entries", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option(

@@ -33,11 +33,16 @@ def write_report(run_dir: Path) -> Path:
     A missing or damaged file of the run becomes a notice on the page. Raises MachineError when
     the page cannot be written.
     """
+    path = run_dir / REPORT
+    write_atomically(path, report_page(run_dir).encode())
+    return path
+
+
+def report_page(run_dir: Path) -> str:
+    """Return the page of the run in `run_dir`, from what is there now."""
     run = read_run(run_dir)
     data = report_data(run)
-    path = run_dir / REPORT
-    write_atomically(path, render_page(data, page_text(run, data)).encode())
-    return path
+    return render_page(data, page_text(run, data))
 
 
 def render_page(data: ReportData, fallback: str) -> str:
