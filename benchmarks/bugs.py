@@ -110,7 +110,9 @@ def hunt(
             *("labrys", "hunt", "--bug", name, "--seeds", str(first + seeds - seed)),
             *("--seed", str(seed), "--jobs", str(jobs), "--json", "--runs-dir", str(runs_dir)),
         ]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
+        )
         lines = [line for line in map(json.loads, done.stdout.splitlines()) if "seed" in line]
         if not lines:
             sys.exit(f"{' '.join(command)}: exit {done.returncode}")

@@ -63,19 +63,6 @@ def sent_early(effects: Effects, kind: type) -> Effects:
     return msgspec.structs.replace(effects, eager=effects.eager + early, messages=rest)
 
 
-class LongerLogWins(Careless):
-    """Takes the longer log for the newer one, whatever the term of its last entry.
-
-    Who was cut off with many entries of an old term wins, without newer ones that are committed.
-
-    Seen in: a class of bugs, against section 5.4.1 of the Raft paper.
-    Seen by: raft (leader completeness)
-    """
-
-    def _is_up_to_date(self, last_index: int, last_term: int) -> bool:
-        return last_index >= self.log.last_index
-
-
 class AnyLogWins(Careless):
     """Votes for a candidate without a look at its log.
 
@@ -85,19 +72,6 @@ class AnyLogWins(Careless):
 
     def _is_up_to_date(self, last_index: int, last_term: int) -> bool:
         return True
-
-
-class LateVotes(Unguarded):
-    """Counts a vote of an earlier term in the election of now. There is no pre-vote.
-
-    Seen in: goraft, which compares a reply's term with that of its request only.
-    Seen by: raft (election safety)
-    """
-
-    def _on_vote_reply(self, sender: NodeId, reply: VoteReply) -> None:
-        if reply.granted and not reply.pre:
-            reply = VoteReply(self.term, granted=True, pre=False)
-        super()._on_vote_reply(sender, reply)
 
 
 class LeadAfterStepDown(Unguarded):
@@ -153,9 +127,7 @@ BUGS = {
     ),
     "vote-twice": variant("two candidates of one term get the same vote", VoteTwice),
     "vote-before-disk": variant("a vote is given before it is on disk", VoteBeforeDisk),
-    "longer-log-wins": variant("votes go to the longer log, not to the newer one", LongerLogWins),
     "any-log-wins": variant("votes go to whoever asks, whatever its log", AnyLogWins),
-    "late-votes": variant("votes of an earlier term count in this one", LateVotes),
     "lead-after-step-down": variant(
         "who is no candidate any more becomes leader all the same", LeadAfterStepDown
     ),

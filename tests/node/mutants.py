@@ -8,7 +8,7 @@ from tests.node.cluster import Disk
 from labrys.node.bugs import SUBJECTS
 from labrys.node.bugs.careless import Careless, Unguarded
 from labrys.node.effects import Persist
-from labrys.node.messages import AppendReply, HardState, NodeId
+from labrys.node.messages import AppendReply, HardState, NodeId, VoteReply
 from labrys.node.reads import ReadQueue
 
 
@@ -20,6 +20,22 @@ class LeaseFromReply(Careless):
         if self._progress:
             newest = sorted(peer.heard_ms for peer in self._progress.values())
             self._lease_until_ms = newest[len(newest) // 2] + 3 * self.config.election_timeout_ms
+
+
+class LongerLogWins(Careless):
+    """Section 5.4.1: the term counts before the length."""
+
+    def _is_up_to_date(self, last_index: int, last_term: int) -> bool:
+        return last_index >= self.log.last_index
+
+
+class CountsLateVotes(Unguarded):
+    """A vote belongs to one term."""
+
+    def _on_vote_reply(self, sender: NodeId, reply: VoteReply) -> None:
+        if reply.granted and not reply.pre:
+            reply = VoteReply(self.term, granted=True, pre=False)
+        super()._on_vote_reply(sender, reply)
 
 
 class CountsLateSuccess(Careless):
@@ -75,7 +91,10 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "sends-before-persist": {"core": Careless, "sends_before_persist": True},
     **{
         core.__name__: {"core": core}
-        for core in (LeaseFromReply, CountsLateSuccess, CountsAnyTermsDisk, CountsOlderRounds)
+        for core in (
+            LongerLogWins, CountsLateVotes, CountsLateSuccess, CountsAnyTermsDisk,
+            CountsOlderRounds, LeaseFromReply,
+        )
     },
     **{
         name: {"core": bug.parts.raft}

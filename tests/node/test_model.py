@@ -19,7 +19,7 @@ ONLY_DIRECTED = {
     # Pure chance needs more than some thousand schedules for these; test_raft.py and test_bugs.py
     # have scripts. The last one's states are not in this model.
     "commit-old-term", "CountsLateSuccess", "CountsAnyTermsDisk", "CountsOlderRounds",
-    "longer-log-wins",
+    "LongerLogWins",
     "lease-from-answer", "lease-across-pause", "disloyal-voter", "snapshot-off-by-one",
 }  # fmt: skip
 

@@ -10,11 +10,16 @@ from collections.abc import Callable
 import pytest
 from tests.node.cluster import Cluster
 from tests.node.cores import restored
-from tests.node.mutants import CountsAnyTermsDisk, CountsLateSuccess, CountsOlderRounds
+from tests.node.mutants import (
+    CountsAnyTermsDisk,
+    CountsLateSuccess,
+    CountsLateVotes,
+    CountsOlderRounds,
+    LongerLogWins,
+)
 
 from labrys.control.sim.violation import Violation
 from labrys.node.bugs.commits import CommitOldTerm
-from labrys.node.bugs.elections import LateVotes, LongerLogWins
 from labrys.node.bugs.membership import RejoinAsVoter
 from labrys.node.bugs.replication import CommitBeyondVouched
 from labrys.node.configuration import decode_configuration
@@ -826,7 +831,7 @@ def beyond_vouched(core: type[Raft]) -> None:
 
 SCRIPTS: list[tuple[Callable[[type[Raft]], None], type[Raft]]] = [
     (figure_8, CommitOldTerm),
-    (late_vote, LateVotes),
+    (late_vote, CountsLateVotes),
     (late_success, CountsLateSuccess),
     (late_disk, CountsAnyTermsDisk),
     (older_round, CountsOlderRounds),
