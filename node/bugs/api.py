@@ -98,27 +98,6 @@ class AckOnForward(Service):
         super()._forward(request, respond)
 
 
-class ForwardAgain(Service):
-    """Passes a write on once more when the leader has not answered in time.
-
-    It may stand in the log already, and is executed twice.
-
-    Seen in: TiDB 2.1.7, which applied the writes of a transaction again by itself.
-    Seen by: linearizable
-    """
-
-    PATIENCE_MS = 100
-
-    def expire(self) -> None:
-        super().expire()
-        leader = self._raft.leader
-        asked_before_ms = self._now_ms() - self.PATIENCE_MS
-        for request_id, waiting in self._forwards.items():
-            is_late = waiting.deadline_ms - self._timeout_ms < asked_before_ms
-            if is_late and leader is not None and leader != self._raft.id:
-                self._send(leader, ForwardRequest(request_id, encode(waiting.request)))
-
-
 class MixReplies(Service):
     """Takes a leader's answer for that to the oldest request that waits for one.
 
@@ -137,6 +116,5 @@ BUGS = {
     "cas-at-propose": variant("a cas compares before its place in the log is known", CasAtPropose),
     "answer-by-index": variant("any entry at its index answers a write", AnswerByIndex),
     "ack-on-forward": variant("a follower answers writes that it passed on", AckOnForward),
-    "forward-again": variant("a follower repeats what is not answered in time", ForwardAgain),
     "mix-replies": variant("a follower mixes up the leader's answers", MixReplies),
 }

@@ -75,17 +75,6 @@ class LeaseAcrossPause(Careless):
         return super().has_lease(self._now_ms)
 
 
-class DisloyalVoter(Careless):
-    """Votes although it hears a leader, whose lease rests on it that it does not.
-
-    Seen in: a class of bugs, against sections 4.2.3 and 6.4.1 of the Raft dissertation.
-    Seen by: raft (leases), linearizable, with lease reads
-    """
-
-    def _hears_a_leader(self) -> bool:
-        return False
-
-
 class LeaseAfterHandingOver(Careless):
     """Keeps its lease when it has told another node to campaign at once.
 
@@ -107,7 +96,6 @@ BUGS = {
     "lease-across-pause": variant(
         "a lease that was looked at before a pause counts after it", LeaseAcrossPause
     ),
-    "disloyal-voter": variant("votes are given against a leader that is heard", DisloyalVoter),
     "lease-after-handing-over": variant(
         "a leader that hands over trusts its lease", LeaseAfterHandingOver
     ),

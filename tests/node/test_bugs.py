@@ -30,8 +30,6 @@ from labrys.node.messages import (
     ForwardReply,
     ForwardRequest,
     HardState,
-    VoteReply,
-    VoteRequest,
 )
 from labrys.node.raft import Raft
 from labrys.node.service import Service
@@ -74,7 +72,7 @@ DIRECTED = {
     "lease-wall-clock", "snapshot-fuzzy", "snapshot-torn", "execute-again", "forget-answers",
     "duplicate-says-ok", "local-expiry", "local-cache", "skip-fsync", "ignore-flush-error",
     "skip-checksum", "cut-the-middle", "leave-torn-tail", "unknown-as-failure", "cas-at-propose",
-    "answer-by-index", "ack-on-forward", "forward-again", "mix-replies",
+    "answer-by-index", "ack-on-forward", "mix-replies",
 }  # fmt: skip
 """Here, in `test_storage` or in `test_sim_promises`."""
 
@@ -137,18 +135,6 @@ def test_lease_that_held_before_a_pause_does_not_hold_after_it(bug: Bug | None) 
     leader = cluster.up(cluster.elect())
     cluster.now_ms += 10_000
     assert leader.has_lease(cluster.now_ms) is (bug is not None)
-
-
-@bugs("disloyal-voter")
-def test_who_hears_a_leader_votes_for_nobody_else(bug: Bug | None) -> None:
-    cluster = Cluster(3, 1, core(bug))
-    leader = cluster.elect()
-    voter, candidate = (name for name in cluster.names if name != leader)
-    raft = cluster.up(voter)
-    request = VoteRequest(raft.term + 1, raft.log.last_index, raft.log.last_term, pre=False)
-    raft.step(candidate, request, cluster.now_ms)
-    granted = VoteReply(request.term, granted=True, pre=False)
-    assert ((candidate, granted) in raft.effects().messages) is (bug is not None)
 
 
 @bugs("lease-after-handing-over")
@@ -366,16 +352,6 @@ def test_a_follower_answers_a_write_when_the_leader_has(bug: Bug | None) -> None
     at.execute(Put("k", 1))
     assert len(at.sent) == 1
     assert [each.status for each in at.answers] == ([] if bug is None else [200])
-
-
-@bugs("forward-again")
-def test_what_was_passed_on_is_not_passed_on_again(bug: Bug | None) -> None:
-    at = served(bug)
-    at.follow("n2")
-    at.execute(Put("k", 1))
-    at.now_ms += 500
-    at.service.expire()
-    assert len(at.sent) == (1 if bug is None else 2)
 
 
 @bugs("mix-replies")

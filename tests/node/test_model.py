@@ -20,7 +20,7 @@ ONLY_DIRECTED = {
     # have scripts. The last one's states are not in this model.
     "commit-old-term", "CountsLateSuccess", "CountsAnyTermsDisk", "CountsOlderRounds",
     "LongerLogWins",
-    "lease-from-answer", "lease-across-pause", "disloyal-voter", "snapshot-off-by-one",
+    "lease-from-answer", "lease-across-pause", "snapshot-off-by-one",
 }  # fmt: skip
 
 
