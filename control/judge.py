@@ -92,6 +92,22 @@ def judge_history(main: DataChecker, history: History, budget: Limits) -> dict[s
     return _judge([main], history, Evidence(limits=budget, spread=spread))
 
 
+def judge_test(
+    main: DataChecker,
+    history: History,
+    *,
+    logs: Mapping[str, Sequence[str]],
+    budget: Limits,
+) -> dict[str, CheckResult]:
+    """Judge a test that played its operations and faults itself, so that no coverage is asked for.
+
+    Its history by `main`, if clients did anything; and what the nodes logged.
+    """
+    evidence = Evidence(logs=logs, limits=budget, spread=spread)
+    checkers: list[Checker] = [main] if history.operations else []
+    return _judge([*checkers, RaftLog(), LogPatterns()], history, evidence)
+
+
 def conclude_verdict(checkers: dict[str, CheckResult], *, failed: bool) -> Verdict:
     """Combine what the checkers say with whether the rig itself failed."""
     verdicts = [result.verdict for result in checkers.values()]

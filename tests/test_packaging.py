@@ -47,6 +47,7 @@ def test_files_that_are_no_python_are_in_the_wheel(package: str) -> None:
         ("labrys.node.cli", {"labrys.control", "labrys.checkers", "labrys.workloads", "requests"}),
         ("labrys.checkers.linearizable", {"labrys.control", "labrys.workloads", "labrys.node"}),
         ("labrys.workloads.register", {"labrys.control", "labrys.node", "requests"}),
+        ("labrys.control.pytest_plugin", {"labrys.control.testing", "msgspec", "requests"}),
     ],
 )
 def test_lower_layers_load_nothing_from_above(imported: str, heavy: set[str]) -> None:
