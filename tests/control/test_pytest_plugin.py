@@ -28,6 +28,9 @@ pytest_plugins = ["pytester"]
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SHORT = "env='sim', nodes=3, time_limit=3, rate=50, fault_interval=1, seed=1"
 
+QUIET = ("-p", "no:randomly", "-p", "no:hypothesispytest")
+"""Without plugins that have no part in this, one of which takes a second to be loaded."""
+
 Session = Callable[..., pytest.RunResult]
 needs_netns = pytest.mark.skipif(
     netns.probe() is not None, reason=f"no namespaces: {netns.probe()}"
@@ -40,7 +43,7 @@ def session(pytester: pytest.Pytester) -> Session:
 
     def run(code: str, *words: str) -> pytest.RunResult:
         pytester.makepyfile(code)
-        return pytester.runpytest_inprocess("-p", "no:randomly", *words)
+        return pytester.runpytest_inprocess(*QUIET, *words)
 
     return run
 
@@ -392,9 +395,7 @@ def _processes(mark: str) -> list[int]:
 def test_the_example_runs_and_stands_on_the_page(pytester: pytest.Pytester) -> None:
     for name in ("seats.py", "test_seats.py"):
         shutil.copy(EXAMPLES / name, pytester.path)
-    outcome = pytester.runpytest_inprocess(
-        *("-p", "no:randomly", "--labrys-env", "sim", "--labrys-seed", "1")
-    )
+    outcome = pytester.runpytest_inprocess(*QUIET, "--labrys-env", "sim", "--labrys-seed", "1")
     outcome.assert_outcomes(passed=2, xfailed=1)
     page = (EXAMPLES.parent / "pytest.md").read_text()
     for name in ("seats.py", "test_seats.py"):
