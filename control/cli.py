@@ -609,6 +609,31 @@ def export(
 
 
 @cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8642,
+    show_default=True,
+    help="0: any that is free.",
+)
+@RUNS_DIR
+@JSON
+def serve(runs_dir: Path, host: str, port: int, as_json: bool) -> None:
+    """Show the runs in a browser: the list, the reports, two runs side by side.
+
+    It reads and never writes. By default it is reached from this machine only.
+
+    \b
+    Example:  labrys serve
+              labrys serve --runs-dir /srv/nightly/runs --port 8080
+    """
+    from labrys.control.viewer.command import serve_and_print
+
+    serve_and_print(runs_dir, host=host, port=port, as_json=as_json)
+
+
+@cli.command()
 @click.option("--entries", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option(
     "--batch",

@@ -32,7 +32,7 @@ def test_docker_folder_does_not_shadow_the_sdk() -> None:
     assert not list((ROOT / "docker").rglob("*.py"))
 
 
-@pytest.mark.parametrize("package", ["report", "nemesis", "suite"])
+@pytest.mark.parametrize("package", ["report", "nemesis", "suite", "viewer"])
 def test_files_that_are_no_python_are_in_the_wheel(package: str) -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = data["package-data"][f"labrys.control.{package}"]

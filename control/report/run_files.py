@@ -98,13 +98,13 @@ def _read_results(path: Path, notices: list[str]) -> Results:
         return Results()
     try:
         return msgspec.json.decode(data, type=Results)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         notices.append(f"results.json is damaged ({error}): what it said is left out")
     try:
         # Save the one fact that matters most, if the rest is what is broken.
         verdict = msgspec.json.decode(data)["verdict"]
         return Results(verdict=Verdict(verdict))
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, RecursionError):
         return Results()
 
 
@@ -114,7 +114,7 @@ def _read_spec(path: Path, notices: list[str]) -> dict[str, Any]:
         return {}
     try:
         spec = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         notices.append(f"test.yaml is damaged: {str(error).splitlines()[0]}")
         return {}
     if not isinstance(spec, dict):
@@ -136,7 +136,7 @@ def _read_lines(path: Path, kind: type[T], notices: list[str]) -> list[T]:
             continue
         try:
             values.append(decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if number == len(lines):
                 notices.append(f"{path.name} ends in half a line: the writer was stopped there")
             else:

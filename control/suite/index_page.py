@@ -29,7 +29,7 @@ def index_page(summary: Summary) -> str:
     """Return the page."""
     import jinja2
 
-    style = f"{asset('page.css')}\n{_asset('index.css')}"
+    style = f"{asset('page.css')}\n{index_style()}"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_asset("index.html.jinja")).render(
         summary=summary,
@@ -42,6 +42,11 @@ def index_page(summary: Summary) -> str:
         script=_SCRIPT,
         script_hash=csp_hash(_SCRIPT),
     )
+
+
+def index_style() -> str:
+    """Return what the page adds to the style of reports."""
+    return _asset("index.css")
 
 
 def _asset(name: str) -> str:

@@ -143,7 +143,19 @@ def test_unwritable_runs_directory_is_a_machine_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["test", "suite", "check", "runs", "show", "history", "compare", "export", "doctor", "heal"],
+    [
+        "test",
+        "suite",
+        "check",
+        "runs",
+        "show",
+        "history",
+        "compare",
+        "export",
+        "serve",
+        "doctor",
+        "heal",
+    ],
 )
 def test_every_command_has_help_with_an_example(labrys: Labrys, command: str) -> None:
     said = labrys(command, "--help")

@@ -1,0 +1,1 @@
+"""The viewer: the runs directory in a browser."""
