@@ -18,9 +18,17 @@ _SHORT: Final = {"read": "r", "write": "w"}
 
 
 def planned_kinds(spec: Mapping[str, Any]) -> list[str]:
-    """Return the kinds of faults that a stored spec plans, in rounds or at fixed times."""
-    at_times = dict.fromkeys(fault["kind"] for fault in spec.get("fault_plan") or ())
-    return [str(kind) for kind in spec.get("faults") or at_times]
+    """Return the kinds of faults that a stored spec plans, in rounds or at fixed times.
+
+    A damaged spec plans what can be read of it.
+    """
+    faults, plan = spec.get("faults"), spec.get("fault_plan")
+    kinds = list(faults) if isinstance(faults, list | tuple | dict) else []
+    planned = plan if isinstance(plan, list) else []
+    at_times = dict.fromkeys(
+        str(fault["kind"]) for fault in planned if isinstance(fault, dict) and "kind" in fault
+    )
+    return [str(kind) for kind in kinds or at_times]
 
 
 def value_text(value: Any) -> str:

@@ -57,7 +57,7 @@ def first_line(spec: Mapping[str, Any]) -> str:
     """
     faults = ",".join(planned_kinds(spec)) or "no faults"
     nodes = spec.get("nodes", "?")
-    count = nodes if isinstance(nodes, int | str) else len(nodes)
+    count = len(nodes) if isinstance(nodes, list | tuple) else nodes
     seconds = spec.get("time_limit", spec.get("duration_s"))
     words = [
         f"labrys: seed {spec.get('seed', '?')}",

@@ -41,7 +41,7 @@ from labrys.control.viewer.heat import heat
 from labrys.control.viewer.pages import Pages, style, viewer_asset
 from labrys.control.viewer.suites import suite_lines
 
-HISTORY_BYTES_MAX: Final = 512 << 20
+HISTORY_BYTES_MAX: Final = 128 << 20
 """Of a history that is read to draw or to compare; larger ones are for the command line."""
 REPORT_BYTES_MAX: Final = 64 << 20
 

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -113,6 +114,17 @@ def test_a_run_without_a_report_is_drawn_from_what_is_there(client: TestClient, 
     assert page.text.startswith("<!doctype html>")
     assert '<script type="text/plain" id="data">' in page.text
     assert ("goes on" in page.text.partition("</nav>")[0]) == (id_ == RUNNING)
+
+
+@pytest.mark.parametrize("odd", [None, 3, 1.5, "x", [], [3], {}, [{"kind": [1]}], [[]], True])
+def test_a_spec_with_odd_fields_is_listed_drawn_and_compared(
+    client: TestClient, runs: Runs, odd: Any
+) -> None:
+    fields = ("name", "env", "nodes", "system", "workload", "bug", "faults", "fault_plan",
+              "time_limit", "concurrency", "seed")  # fmt: skip
+    (runs.root / DIED / "test.yaml").write_text(json.dumps(dict.fromkeys(fields, odd)))
+    for path in ("/", f"/run/{DIED}", f"/compare?run={DIED}&run={VALID}"):
+        assert client.get(path).status_code == 200, path
 
 
 def test_a_link_leads_to_the_run(client: TestClient) -> None:
