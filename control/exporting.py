@@ -36,8 +36,7 @@ def export_run(
     run = find_run(reference, runs_dir)
     content = _CONTENT[form](run, key)
     if output is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.flush()
+        _print(content)
         return
     if not output.parent.is_dir():
         raise MachineError(f"{output}: cannot be written: there is no directory {output.parent}")
@@ -50,6 +49,16 @@ def export_run(
     click.echo(f"{output}: {len(content)} bytes")
     if recheck is not None:
         click.echo(f"re-check   {recheck}")
+
+
+def _print(content: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader has gone: the command line knows what that means
+    except OSError as error:
+        raise MachineError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def _edn(run: RunDirectory, key: str | None) -> bytes:

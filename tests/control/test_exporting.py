@@ -1,6 +1,8 @@
 """Runs in the words of other tools."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,14 @@ def test_what_cannot_be_exported_is_one_error(
     assert ended == code
     assert out == ""
     assert expected in err
+
+
+def test_a_full_disk_behind_standard_output_is_a_machine_error(run: Path) -> None:
+    words = [str(Path(sys.executable).with_name("labrys")), "export", str(run), "--format", "edn"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert "standard output: cannot be written: No space left on device" in done.stderr
 
 
 def test_a_history_that_cannot_have_happened_is_not_exported_as_edn(
