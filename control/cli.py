@@ -240,7 +240,9 @@ def _fields(
 
 
 @cli.command(params=[each for each in test.params if each.name not in ("leave_cluster", "hosts")])
-@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="Try so many."
+)
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes  [default: one a core]"
 )
@@ -535,7 +537,12 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 @click.option("--key", help="Only ops on this key.")
 @click.option("--process", help="Only this process (a number, or nemesis).")
 @click.option("--f", "f", help="Only this function: read, write, cas, kill, ...")
-@click.option("--type", "op_type", type=click.Choice(["invoke", "ok", "fail", "info"]))
+@click.option(
+    "--type",
+    "op_type",
+    type=click.Choice(["invoke", "ok", "fail", "info"]),
+    help="Only events of this type.",
+)
 @click.option("--node", help="Only ops of clients of this node.")
 @click.option("--from", "from_s", type=float, metavar="S", help="From this second of the run.")
 @click.option("--to", "to_s", type=float, metavar="S", help="Up to this second of the run.")
@@ -634,7 +641,13 @@ def serve(runs_dir: Path, host: str, port: int, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--entries", type=click.IntRange(min=1), default=50_000, show_default=True)
+@click.option(
+    "--entries",
+    type=click.IntRange(min=1),
+    default=50_000,
+    show_default=True,
+    help="How many are inserted.",
+)
 @click.option(
     "--batch",
     type=click.IntRange(1, 16_384),
@@ -642,10 +655,22 @@ def serve(runs_dir: Path, host: str, port: int, as_json: bool) -> None:
     show_default=True,
     help="Entries in one request.",
 )
-@click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True)
-@click.option("--key-bytes", type=click.IntRange(8, 256), default=16, show_default=True)
-@click.option("--value-bytes", type=click.IntRange(8, 512), default=16, show_default=True)
-@click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--clients",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Who insert side by side.",
+)
+@click.option(
+    "--key-bytes", type=click.IntRange(8, 256), default=16, show_default=True, help="Of an entry."
+)
+@click.option(
+    "--value-bytes", type=click.IntRange(8, 512), default=16, show_default=True, help="Of an entry."
+)
+@click.option(
+    "--repeat", type=click.IntRange(min=1), default=1, show_default=True, help="Do it so often."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

@@ -84,7 +84,7 @@ def judge_run(
         limits=budget,
         spread=spread,
     )
-    return _judge(_checkers(spec), history, evidence)
+    return _judge(checkers_of(spec), history, evidence)
 
 
 def judge_history(main: DataChecker, history: History, budget: Limits) -> dict[str, CheckResult]:
@@ -121,7 +121,8 @@ def _judge(
         return {checker.name: run_checker(checker, history, evidence) for checker in checkers}
 
 
-def _checkers(spec: "Spec") -> list[Checker]:
+def checkers_of(spec: "Spec") -> list[Checker]:
+    """Return what judges a run of a test."""
     return [
         Linearizable(WORKLOADS[spec.workload].model),
         Stats(),

@@ -50,16 +50,21 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: str | None = None
     """Names the folder of the runs; by default made of workload, bug and faults."""
     env: str = "auto"
+    """Where the nodes live; `auto`: docker where an engine answers, else netns."""
     nodes: int = 5
+    """How many; an odd number."""
     hosts: list[str] = []
     """Of `ssh`, in the order of the nodes; by default they are called n1, n2, ..."""
     system: str = "raftkv"
+    """What is tested."""
     system_options: dict[str, Any] = {}
     """How the system is to run, e.g. `snapshot-entries: 100`."""
     bug: str | None = None
     """A deliberate fault of the system, to see that it is found."""
     workload: str = "register"
+    """What the clients do."""
     workload_options: dict[str, Any] = {}
+    """How they do it, e.g. `values: small`."""
     faults: list[str] | dict[str, dict[str, Any]] = []
     """Fault kinds, `all` alone, or a mapping from kind to its options."""
     fault_interval: float = 5.0
@@ -82,7 +87,9 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     op_timeout: float = 2.0
     """Deadline of one operation."""
     seed: int | None = None
+    """All random choices come from it; drawn if there is none."""
     check_timeout: float = 300.0
+    """Seconds that the check of a history may take."""
     check_memory: int = 4096
     """MiB that a check may use."""
 

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(argv: Sequence[str]) -> Settings:
     """The settings that the arguments describe; raises UsageError."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     peers = {} if args.join else _members(args)
     node = _joiner(args) if args.join else _identity(args, peers)
     if args.election_timeout_ms < 2 * args.heartbeat_ms:
@@ -96,15 +96,16 @@ def _parts(bug: str | None) -> Parts:
     return find_bug(bug).parts
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def parser() -> _Parser:
+    """The command line of a node."""
+    made = _Parser(
         prog="labrys-node",
         description="One node of a replicated key-value store (Raft), with an HTTP API.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--id", help="this node's name, one of those in --peers")
     add("--peers", metavar="ID=HOST:PORT,...", help="all members and where they listen for peers")
     add("--node", type=int, metavar="INDEX", help="goraft: this node's place in --cluster, from 0")
@@ -137,7 +138,7 @@ def _parser() -> _Parser:
         help="the log goes on in another file after so much (default: 16384)")  # fmt: skip
     add("--seed", type=int, help="seed of the election timeouts, for experiments")
     add("--bug", metavar="NAME", help="run a deliberately faulty variant, see below")
-    return parser
+    return made
 
 
 def _positive(text: str) -> int:

@@ -75,12 +75,15 @@ class ClockOptions(AimedOptions, frozen=True, forbid_unknown_fields=True, kw_onl
     clocks: tuple[WhichClock, ...] = (WhichClock.WALL, WhichClock.MONOTONIC)
     """Which of them drift, together."""
     jump_ms: tuple[float, ...] = (-60_000.0, -1_000.0, 1_000.0, 60_000.0)
+    """How far it jumps, once; each fault draws one of them, as of the others."""
     rates: tuple[float, ...] = (0.9, 1.1)
     """Seconds that a drifting clock counts in one."""
     strobe_ms: tuple[float, ...] = (200.0, 4_000.0)
     """How far it steps forth, and back again."""
     strobe_period_ms: tuple[float, ...] = (20.0, 200.0)
+    """How long a step forth and one back take together."""
     skip_ms: tuple[float, ...] = (1_000.0, 10_000.0)
+    """How far a monotonic clock skips ahead."""
 
     def check(self, nodes: Sequence[str] | None) -> None:
         """Raise UsageError for clocks that cannot be."""

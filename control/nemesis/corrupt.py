@@ -73,7 +73,9 @@ class CorruptOptions(AimedOptions, frozen=True, forbid_unknown_fields=True, kw_o
 
     targets: tuple[str | tuple[str, ...], ...] = TARGETS
     damages: tuple[str, ...] = DAMAGES
+    """What is done to the files; each has its turn."""
     files: tuple[str, ...] = tuple(FILES)
+    """Whose bits are flipped and whose end is cut off."""
     bits: tuple[int, ...] = (1, 16)
     """How many bits are flipped, one of these."""
     cut_percent: tuple[float, ...] = (1, 50, 100)

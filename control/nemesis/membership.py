@@ -47,6 +47,7 @@ class MembershipOptions(Options, frozen=True, forbid_unknown_fields=True, kw_onl
     """Options of `faults: {membership: ...}`."""
 
     modes: tuple[str, ...] = MODES
+    """How members change; each has its turn."""
     targets: tuple[str, ...] = TARGETS
     """Of `remove`."""
     times: int = 2

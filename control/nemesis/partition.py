@@ -71,6 +71,7 @@ class PartitionOptions(Options, frozen=True, forbid_unknown_fields=True, kw_only
     """Options of `faults: {partition: ...}`."""
 
     shapes: tuple[str, ...] = SHAPES
+    """How the nodes are cut; each group of them has its turn."""
 
     def check(self, nodes: Sequence[str] | None) -> None:
         """Raise UsageError for a shape that does not exist."""

@@ -61,6 +61,11 @@ class RaftKv:
         return {name: bug.description for name, bug in BUGS.items()}
 
     @classmethod
+    def option_names(cls) -> Sequence[str]:
+        """The options of this system."""
+        return _OPTIONS
+
+    @classmethod
     def parse_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """The flags of `labrys-node` for these options; raises UsageError for a wrong one."""
         flags: list[str] = []
