@@ -38,7 +38,7 @@ class Healed(msgspec.Struct, frozen=True):
     def may_stand(self, run: RunDirectory) -> bool:
         """Whether nodes of a run may be there still. Those in netns end with their run."""
         if self.standing is None:
-            return run.spec().env == "docker"
+            return not run.has_spec or run.spec().env == "docker"
         return str(run.path.resolve()) in self.standing
 
 

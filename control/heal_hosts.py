@@ -11,7 +11,7 @@ from labrys.control.environments.held import Held, forget_held, read_held
 from labrys.control.errors import LabrysError
 from labrys.control.heal import Healed
 from labrys.control.nemesis.package import each
-from labrys.control.store import RunDirectory, all_runs
+from labrys.control.store import RunDirectory, touched_runs
 
 
 def heal_hosts(runs_dir: Path, say: Callable[[str], None]) -> Healed:
@@ -23,7 +23,7 @@ def heal_hosts(runs_dir: Path, say: Callable[[str], None]) -> Healed:
     removed: list[str] = []
     failures: list[str] = []
     standing: list[str] = []
-    for run in all_runs(runs_dir) if runs_dir.is_dir() else ():
+    for run in touched_runs(runs_dir):
         try:
             held = read_held(run.path)
             if held is None or run.goes_on():

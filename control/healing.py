@@ -11,7 +11,7 @@ from labrys.control.errors import LabrysError
 from labrys.control.heal import Healed, heal
 from labrys.control.heal_hosts import heal_hosts
 from labrys.control.ledger import Ledger, in_force, read_ledger
-from labrys.control.store import RunDirectory, all_runs
+from labrys.control.store import RunDirectory, touched_runs
 
 
 def heal_and_print(runs_dir: Path, *, as_json: bool) -> int:
@@ -52,7 +52,7 @@ def close_ledgers(
     """
     closed: list[str] = []
     failures: list[str] = []
-    for run in all_runs(runs_dir) if runs_dir.is_dir() else ():
+    for run in touched_runs(runs_dir):
         try:
             open_faults = _close_ledger(run, may_stand)
         except LabrysError as error:

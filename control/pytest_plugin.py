@@ -112,6 +112,7 @@ def cluster(request: pytest.FixtureRequest) -> "Iterator[Cluster]":
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Fail before the test for the verdict of its run, after it for that of its cluster."""
+    __tracebackhide__ = True  # tests that have nothing to do with labrys pass here, too
     run: Run | None = getattr(item, "funcargs", {}).get(_RUN)
     if run is not None:
         _conclude(item, run)

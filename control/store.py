@@ -299,6 +299,12 @@ def all_runs(runs_dir: Path) -> list[RunDirectory]:
     return sorted(_runs(runs_dir), key=lambda run: (run.path.name, run.path))
 
 
+def touched_runs(runs_dir: Path) -> list[RunDirectory]:
+    """Return all folders below `runs_dir` that have a ledger: runs, and tests by hand."""
+    found = (ledger.parent for ledger in runs_dir.glob(f"*/*/{LEDGER}"))
+    return [RunDirectory(path) for path in sorted(found) if not path.is_symlink()]
+
+
 def _runs(runs_dir: Path) -> Iterator[RunDirectory]:
     for spec in runs_dir.glob(f"*/*/{SPEC}"):
         if not spec.parent.is_symlink():

@@ -43,8 +43,8 @@ class InsideNodes:
         self.started_at = datetime.now(UTC)
         self._began_ns = time.monotonic_ns()
         self._lock = threading.Lock()
-        self._number = 0
-        """Of orders so far."""
+        self._is_busy = False
+        """Whether the child still owes an answer; for good, if nobody waits for it any more."""
         listeners = {node: forwarder.listen() for node in spec.node_names}
         self._urls = {node: forwarder.url(listener) for node, listener in listeners.items()}
         ours, theirs = multiprocessing.Pipe()
@@ -127,7 +127,10 @@ class InsideNodes:
         if self._orders.closed:
             return
         try:
-            self._order("end")
+            if self._is_busy:  # Ctrl-C, most likely: with the child all of it ends at once
+                self._child.kill()
+            else:
+                self._order("end")
         finally:
             self._orders.close()
             self._child.join(END_TIMEOUT_S)
@@ -138,13 +141,14 @@ class InsideNodes:
     def _order(self, name: str, *args: Any) -> Any:
         with self._lock:
             try:
-                self._number += 1
-                self._orders.send((self._number, name, args))
-                number, answer = 0, None
-                while number < self._number:  # Ctrl-C may have left an earlier answer there
-                    if not self._orders.poll(ANSWER_TIMEOUT_S):
-                        raise ClusterError(f"{name}: no answer within {ANSWER_TIMEOUT_S:g} s")
-                    number, answer = self._orders.recv()
+                if self._is_busy:
+                    raise ClusterError(f"{name}: an earlier order was never answered")
+                self._is_busy = True
+                self._orders.send((name, args))
+                if not self._orders.poll(ANSWER_TIMEOUT_S):
+                    raise ClusterError(f"{name}: no answer within {ANSWER_TIMEOUT_S:g} s")
+                answer = self._orders.recv()
+                self._is_busy = False
             except (EOFError, OSError) as error:
                 raise ClusterError(f"{name}: the process inside the namespaces died") from error
         if isinstance(answer, BaseException):
@@ -171,12 +175,12 @@ def _obey(
         enter()  # from here on we are another process, inside
         nodes = StagedNodes(spec, run, lambda: None)
     except LabrysError as error:
-        number, _, _ = orders.recv()
-        orders.send((number, error))
+        orders.recv()
+        orders.send(error)
         return
     while True:
         try:
-            number, name, args = orders.recv()
+            name, args = orders.recv()
         except EOFError:
             return  # and with us ends all that we made
         try:
@@ -191,4 +195,4 @@ def _obey(
             answer = error
         except Exception as error:
             answer = InternalError(f"{name}: {type(error).__name__}: {error}")
-        orders.send((number, answer))
+        orders.send(answer)

@@ -44,3 +44,10 @@ def test_where_nobody_could_look_only_namespaces_are_known_to_be_gone(tmp_path: 
     assert not closed_after(run, tmp_path / "docker", Healed(standing=None))
     run = dead_run(tmp_path / "netns", "netns")
     assert closed_after(run, tmp_path / "netns", Healed(standing=None))
+
+
+def test_a_test_by_hand_is_finished_like_a_run(tmp_path: Path) -> None:
+    run = dead_run(tmp_path, "docker")
+    (run.path / "test.yaml").unlink()  # it has no spec, only a ledger
+    assert not closed_after(run, tmp_path, Healed(standing=None))
+    assert closed_after(run, tmp_path, Healed())

@@ -167,6 +167,7 @@ class TestRuns:
 
 BY_HAND = """
 import pytest
+import requests
 from labrys.control.testing.recorded import OpError
 
 
@@ -201,6 +202,8 @@ def test_by_hand(cluster):
     cluster.heal()
     assert client.get("x") in (5, 6)
     assert all(status["applied"] for status in cluster.statuses().values())
+    if cluster.spec.env != "sim":
+        assert requests.get(f"{cluster.url(third)}/v1/kv/x", timeout=5).json()["value"] in (5, 6)
 """
 
 
@@ -339,42 +342,72 @@ def test_is_outside():
     outcome.stdout.fnmatch_lines(["E *KeyError: 'mine'"])
 
 
-@needs_netns
-@pytest.mark.netns
-def test_nothing_is_left_of_a_cluster_whose_test_is_interrupted(tmp_path: Path) -> None:
-    mark = uuid.uuid4().hex
-    (tmp_path / "test_it.py").write_text("""
+HURT = """
 import time
 
 def test_it(cluster):
     cluster.kill("n1")
     cluster.partition(["n2"])
-    print("hurt", flush=True)
-    time.sleep(100)
-""")
+    open("hurt", "w").close()
+    %s
+"""
+
+
+@needs_netns
+@pytest.mark.netns
+@pytest.mark.parametrize("line", ["time.sleep(100)", "cluster.leader(among=['n1'], timeout_s=80)"])
+def test_nothing_is_left_of_a_cluster_whose_test_is_interrupted(tmp_path: Path, line: str) -> None:
+    told = interrupted(tmp_path, HURT % line, lambda: (tmp_path / "hurt").exists())
+    assert "labrys: error" not in told
+    (ledger,) = tmp_path.glob("runs/*/*/faults.jsonl")
+    stages = re.findall(r'"id":(\d).*?"stage":"(\w+)"', ledger.read_text())
+    assert stages[-2:] == [("1", "undone"), ("2", "undone")]
+
+
+@needs_netns
+@pytest.mark.netns
+def test_a_run_that_is_interrupted_is_undone_and_judged(tmp_path: Path) -> None:
+    code = """
+import pytest
+
+@pytest.mark.labrys(nodes=3, faults="kill", fault_interval=1, time_limit=90)
+def test_run():
+    pass
+"""
+
+    def is_hurt() -> bool:
+        ledgers = tmp_path.glob("runs/test_run/*Z-*/faults.jsonl")
+        return any('"stage":"applied"' in ledger.read_text() for ledger in ledgers)
+
+    interrupted(tmp_path, code, is_hurt)
+    (found,) = results(tmp_path / "runs")
+    assert found["interrupted"] is True
+    assert found["errors"] == []
+
+
+def interrupted(folder: Path, code: str, is_time: Callable[[], bool]) -> str:
+    """Press Ctrl-C in a session when it is time; nothing may be left of it. What it said."""
+    mark = uuid.uuid4().hex
+    (folder / "test_it.py").write_text(code)
     running = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-s", "--labrys-env", "netns"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "pytest", *QUIET, "--labrys-env", "netns"],
+        cwd=folder,
         env={**os.environ, "LABRYS_TEST_MARK": mark},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-    assert running.stdout is not None
-    told = ""
-    while "hurt" not in told:
-        line = running.stdout.readline()
-        assert line, told
-        told += line
-    assert len(_processes(mark)) > 3
-    running.send_signal(signal.SIGINT)
-    rest, _ = running.communicate(timeout=60)
-    assert running.returncode == pytest.ExitCode.INTERRUPTED, told + rest
+    try:
+        eventually(is_time, "the cluster is hurt", alive=running)
+        assert len(_processes(mark)) > 3
+        running.send_signal(signal.SIGINT)
+        told, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == pytest.ExitCode.INTERRUPTED, told
     eventually(lambda: _processes(mark) == [], "no process is left", timeout_s=10)
-    (ledger,) = tmp_path.glob("runs/*/*/faults.jsonl")
-    stages = re.findall(r'"id":(\d).*?"stage":"(\w+)"', ledger.read_text())
-    assert stages[-2:] == [("1", "undone"), ("2", "undone")]
+    return told
 
 
 def _processes(mark: str) -> list[int]:
@@ -395,7 +428,9 @@ def _processes(mark: str) -> list[int]:
 def test_the_example_runs_and_stands_on_the_page(pytester: pytest.Pytester) -> None:
     for name in ("seats.py", "test_seats.py"):
         shutil.copy(EXAMPLES / name, pytester.path)
-    outcome = pytester.runpytest_inprocess(*QUIET, "--labrys-env", "sim", "--labrys-seed", "1")
+    outcome = pytester.runpytest_inprocess(
+        *QUIET, "-W", "error", "--labrys-env", "sim", "--labrys-seed", "1"
+    )
     outcome.assert_outcomes(passed=2, xfailed=1)
     page = (EXAMPLES.parent / "pytest.md").read_text()
     for name in ("seats.py", "test_seats.py"):
