@@ -2,18 +2,26 @@
 
 `python -m benchmarks.viewer` simulates two runs, one of them with a bug, and lists copies of them
 of many nights: their histories and reports are links to the same files, the rest is their own.
+`--picture docs/viewer.png` draws the list with Chromium instead of measuring.
 """
 
 import argparse
 import itertools
 import os
+import socket
+import statistics
+import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import uvicorn
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from labrys.control.interruption import Interruption
@@ -33,33 +41,62 @@ def main() -> None:
     """Make the runs and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2_000)
-    parser.add_argument("--keep", type=Path, help="Make the runs there, and leave them there.")
+    parser.add_argument("--picture", type=Path, help="Draw the list into this PNG.")
     arguments = parser.parse_args()
-    if arguments.keep is not None:
-        measure(arguments.keep, arguments.runs)
-        return
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), arguments.runs)
+        runs_dir = Path(folder) / "runs"
+        make_runs(Path(folder) / "models", runs_dir, arguments.runs)
+        if arguments.picture is None:
+            measure(runs_dir, arguments.runs)
+        else:
+            draw(runs_dir, arguments.picture)
 
 
-def measure(folder: Path, count: int) -> None:
+def draw(runs_dir: Path, picture: Path) -> None:
+    """Let Chromium draw the run list. Raises if there is no Chromium."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(make_app(runs_dir), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        subprocess.run(
+            [
+                *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+                *("--virtual-time-budget=3000", "--window-size=1460,900"),
+                f"--screenshot={picture.resolve()}",
+                f"http://127.0.0.1:{listening.getsockname()[1]}/",
+            ],
+            check=True,
+            capture_output=True,
+        )
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def measure(runs_dir: Path, count: int) -> None:
     """Print what listing `count` runs costs."""
-    runs_dir = folder / "runs"
-    make_runs(folder / "models", runs_dir, count)
     client = TestClient(make_app(runs_dir))
-    began = time.perf_counter()
-    page = client.get("/")
-    print(f"list of {count} runs, nothing known: {time.perf_counter() - began:.2f} s")
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        page = client.get("/")
-        times.append(time.perf_counter() - began)
-    print(f"list again: {sorted(times)[5]:.2f} s, {len(page.content) / 1024:.0f} KiB")
+    page = timed(f"list of {count} runs, nothing known", lambda: client.get("/"))
+    page = timed("list again", lambda: client.get("/"), times=10)
     version = page.text.partition('data-version="')[2].partition('"')[0]
-    began = time.perf_counter()
-    news = client.get("/live", params={"version": version})
-    print(f"what is new: {time.perf_counter() - began:.3f} s, {len(news.content)} bytes")
+    timed("what is new", lambda: client.get("/live", params={"version": version}), times=10)
+
+
+def timed(what: str, ask: Callable[[], Response], *, times: int = 1) -> Response:
+    """Print the median time of asking, on the clock and of the processor, and return an answer."""
+    walls, cpus = [], []
+    for _ in range(times):
+        wall, cpu = time.perf_counter(), time.process_time()
+        answer = ask()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    print(
+        f"{what}: {statistics.median(walls):.2f} s, {statistics.median(cpus):.2f} s of CPU, "
+        f"{len(answer.content) / 1024:.0f} KiB"
+    )
+    return answer
 
 
 def make_runs(models: Path, runs_dir: Path, count: int) -> None:

@@ -60,9 +60,15 @@ _TYPES: Final = {".html": "text/html", ".json": "application/json"}
 _SCRIPTS: Final = ("theme.js", "list.js")
 
 
-def make_app(runs_dir: Path, *, hosts: Sequence[str] = ("*",)) -> Starlette:
-    """Return the viewer over `runs_dir`; it answers to these host names only (`*`: to any)."""
-    viewer = _Viewer(runs_dir.resolve())
+def make_app(
+    runs_dir: Path, *, hosts: Sequence[str] = ("*",), catalogue: Catalogue | None = None
+) -> Starlette:
+    """Return the viewer over `runs_dir`; it answers to these host names only (`*`: to any).
+
+    `catalogue`: one of this directory, if there is one already.
+    """
+    root = runs_dir.resolve()
+    viewer = _Viewer(root, catalogue or Catalogue(root))
     return Starlette(
         routes=[
             Route("/", viewer.run_list),
@@ -82,9 +88,9 @@ def make_app(runs_dir: Path, *, hosts: Sequence[str] = ("*",)) -> Starlette:
 
 
 class _Viewer:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, catalogue: Catalogue) -> None:
         self._root = root
-        self._catalogue = Catalogue(root)
+        self._catalogue = catalogue
         self._pages = Pages()
         self._life = secrets.token_hex(4)
         """Versions of another life, before the server was started anew, mean nothing now."""

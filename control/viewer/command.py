@@ -2,13 +2,18 @@
 
 import ipaddress
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from labrys.control.errors import MachineError, UsageError
+
+if TYPE_CHECKING:
+    from labrys.control.viewer.catalogue import Catalogue
 
 LOOPBACK: Final = "127.0.0.1"
 PORT: Final = 8642
@@ -24,12 +29,15 @@ def serve_and_print(runs_dir: Path, *, host: str, port: int, as_json: bool) -> N
     import uvicorn
 
     from labrys.control.viewer.app import make_app
+    from labrys.control.viewer.catalogue import Catalogue
 
     if not runs_dir.is_dir():
         raise UsageError(f"{runs_dir}: no such runs directory; name it with --runs-dir")
     listening = _listen(host, port)
     is_private = is_loopback(listening.getsockname()[0])
-    app = make_app(runs_dir, hosts=(*_OWN_NAMES, host) if is_private else ("*",))
+    hosts = (*_OWN_NAMES, host) if is_private else ("*",)
+    catalogue = Catalogue(runs_dir.resolve())
+    app = make_app(runs_dir, hosts=hosts, catalogue=catalogue)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
     if as_json:
         click.echo(msgspec.json.encode({"url": url, "runs_dir": str(runs_dir)}))
@@ -38,6 +46,8 @@ def serve_and_print(runs_dir: Path, *, host: str, port: int, as_json: bool) -> N
         if not is_private:
             click.echo("labrys: whoever reaches this address can read all of them", err=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    # Whoever opens the page first need not wait until many runs were read.
+    threading.Thread(target=_read_ahead, args=(catalogue,), daemon=True).start()
     with listening:
         server.run(sockets=[listening])
 
@@ -45,6 +55,11 @@ def serve_and_print(runs_dir: Path, *, host: str, port: int, as_json: bool) -> N
 def is_loopback(address: str) -> bool:
     """Whether an address is reached from this machine only."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _read_ahead(catalogue: "Catalogue") -> None:
+    with suppress(UsageError):  # told to whoever asks
+        catalogue.listing()
 
 
 def _listen(host: str, port: int) -> socket.socket:
