@@ -95,11 +95,14 @@ def cluster(request: pytest.FixtureRequest) -> "Iterator[Cluster]":
         made = make_cluster(_name(node), _given(node), _wishes(node.config), _command(node))
         try:
             made.begin()
-        except BaseException:
+        except BaseException as error:
             made.end()
+            if isinstance(error, LabrysError):
+                error.add_note(f"what the nodes said is in {made.run.path}/nodes")
             raise
     except LabrysError as error:
-        pytest.fail(f"labrys: error: {error}", pytrace=False)
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        pytest.fail(f"labrys: error: {error}{notes}", pytrace=False)
     node.stash[_MADE] = made
     try:
         yield made
@@ -119,7 +122,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     made = item.stash.get(_MADE, None)
     try:
         yield
-    except Exception as error:
+    except (Exception, pytest.fail.Exception) as error:
         if made is None:
             raise
         made.end()
@@ -131,7 +134,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         raise
     if made is not None:
         made.end()
-        _conclude(item, made.judge())
+        judged = made.judge()
+        if not (made.failures and judged.verdict == "error"):  # the fixture tells those
+            _conclude(item, judged)
 
 
 def _conclude(item: pytest.Item, judged: "Run | Judged") -> None:

@@ -270,18 +270,42 @@ def test_a_history_that_is_wrong_fails_the_test(session: Session) -> None:
     outcome.stdout.fnmatch_lines(["INVALID: linearizable: *", "The test failed, too: *my own*"])
 
 
-def test_a_failure_of_its_own_stays_the_failure(session: Session) -> None:
+@pytest.mark.parametrize("line", ["assert client.get('x') == 2", "pytest.fail('1 == 2')"])
+def test_a_failure_of_its_own_stays_the_failure(session: Session, line: str) -> None:
     outcome = session(
-        """
+        f"""
+import pytest
+
 def test_fails(cluster):
     client = cluster.client()
     client.put("x", 1)
-    assert client.get("x") == 2
+    assert client.get("x") == 1
+    {line}
 """,
         *("--labrys-env", "sim"),
     )
     outcome.assert_outcomes(failed=1)
-    outcome.stdout.fnmatch_lines(["E *assert 1 == 2", "*Captured labrys call*", "verdict VALID"])
+    outcome.stdout.fnmatch_lines(["E *1 == 2*", "*Captured labrys call*", "verdict VALID"])
+
+
+def test_a_cluster_that_cannot_be_removed_is_an_error(session: Session) -> None:
+    outcome = session(
+        """
+from labrys.control.errors import ClusterError
+
+def test_it(cluster, monkeypatch):
+    end = cluster._nodes.end
+
+    def fail():
+        end()
+        raise ClusterError("n1: stuck")
+
+    monkeypatch.setattr(cluster._nodes, "end", fail)
+""",
+        *("--labrys-env", "sim"),
+    )
+    outcome.assert_outcomes(passed=1, errors=1)
+    outcome.stdout.fnmatch_lines(["labrys: error: n1: stuck"])
 
 
 @pytest.mark.parametrize(
@@ -307,6 +331,7 @@ def test_what_cannot_be_done_is_told(session: Session, line: str, said: str | No
         ("faults='kill'", "unknown option 'faults'"),
         ("model='regster'", "no model 'regster'"),
         ("env='netsn'", "unknown environment 'netsn'; did you mean 'netns'?"),
+        ("env='sim', system_options={'election-timeout-ms': 90_000}", "runs/test_it/"),
     ],
 )
 def test_a_cluster_that_cannot_be_had_is_an_error(session: Session, fields: str, said: str) -> None:
@@ -423,6 +448,13 @@ def _processes(mark: str) -> list[int]:
 
 
 # ---- the page and its example -------------------------------------------------------------------
+
+
+def test_what_the_page_begins_with_runs(session: Session) -> None:
+    page = (EXAMPLES.parent / "pytest.md").read_text()
+    run, by_hand, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    outcome = session(run + by_hand, "--labrys-env", "sim", "--labrys-seed", "1")
+    outcome.assert_outcomes(passed=2)
 
 
 def test_the_example_runs_and_stands_on_the_page(pytester: pytest.Pytester) -> None:
