@@ -10,7 +10,7 @@ from tests.control.probes import Sleepers
 
 from labrys.control import process
 from labrys.control.environments.base import on_nodes
-from labrys.control.environments.docker import DockerEnvironment
+from labrys.control.environments.docker import DockerEnvironment, _quota
 from labrys.control.errors import ClusterError
 from labrys.control.nemesis.aimed import AimedOptions
 from labrys.control.nemesis.freeze import Freeze
@@ -97,7 +97,16 @@ def test_slow_node_can_be_frozen_and_is_slow_afterwards(
         env.freeze("n1")
         env.thaw("n1")
     quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/cpu.max"
-    assert env.run("n1", quota, timeout_s=60).out.split()[0] == "5000"
+    assert env.run("n1", quota, timeout_s=60).out.split()[0] == "1000", "of 20 ms"
+
+
+def test_a_share_below_what_the_kernel_takes_is_one_of_a_longer_period() -> None:
+    assert [_quota(share) for share in (None, 0.5, 0.05, 0.01)] == [
+        (20_000, -1),
+        (20_000, 10_000),
+        (20_000, 1_000),
+        (100_000, 1_000),
+    ]
 
 
 def test_frozen_node_can_be_destroyed_and_its_logs_saved(
