@@ -300,8 +300,11 @@ def all_runs(runs_dir: Path) -> list[RunDirectory]:
 
 
 def touched_runs(runs_dir: Path) -> list[RunDirectory]:
-    """Return all folders below `runs_dir` that have a ledger: runs, and tests by hand."""
-    found = (ledger.parent for ledger in runs_dir.glob(f"*/*/{LEDGER}"))
+    """Return all folders below `runs_dir` that a rig may have left something behind for.
+
+    Runs, even those that died before their first fault, and tests by hand, which have no spec.
+    """
+    found = {file.parent for name in (SPEC, LEDGER) for file in runs_dir.glob(f"*/*/{name}")}
     return [RunDirectory(path) for path in sorted(found) if not path.is_symlink()]
 
 
