@@ -111,7 +111,7 @@ _FAMILIES = {
     "append": "append",
     "owned-mutex": "owned-mutex",
     "multi-register": "multi-register",
-    "txn": "list-append",
+    "txn": "txn",
 }
 
 
