@@ -67,7 +67,7 @@ def main() -> int:
                 print(run.stderr, file=sys.stderr)
                 return 1
             facts = json.loads(run.stdout)
-            for up, unit in re.findall(r"nodes up in ([0-9.]+) (ms|s)", run.stderr):
+            for up, unit in re.findall(r"nodes (?:up|ready) in ([0-9.]+) (ms|s)", run.stderr):
                 up_s.append(float(up) / (1000 if unit == "ms" else 1))
             set_up_s.append(facts["results"]["timings"]["setup_s"])
             tear_down_s.append(facts["results"]["timings"]["teardown_s"])
