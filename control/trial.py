@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from labrys.checkers.verdict import Verdict
 from labrys.control.interruption import Interruption
+from labrys.control.report import text
 from labrys.control.spec import Spec, rerun_command
 
 RunAll = Callable[[Sequence[int]], Iterator["Hunted"]]
@@ -68,7 +69,7 @@ class Trial(msgspec.Struct, frozen=True):
             seed=seed,
             verdict=verdict,
             simulated_s=results["duration_s"],
-            why=_why(results, verdict),
+            why="" if verdict is Verdict.VALID else text.reason(results),
             rerun=rerun_command(spec) if is_finding else None,
             path=str(outcome.run.path) if is_finding else None,
             probes=results["probes"],
@@ -77,14 +78,3 @@ class Trial(msgspec.Struct, frozen=True):
     def failed(self, seed: int, why: str) -> Hunted:
         """A seed that could not be run to its end."""
         return Hunted(seed, Verdict.ERROR, 0.0, why, rerun_command(self.spec_of(seed)))
-
-
-def _why(results: dict[str, Any], verdict: Verdict) -> str:
-    if verdict is Verdict.ERROR:
-        return "; ".join(results["errors"])
-    said = (
-        f"{name}: {result['summary']}"
-        for name, result in results["checkers"].items()
-        if result["verdict"] == verdict.value
-    )
-    return "; ".join(said) if verdict is not Verdict.VALID else ""
